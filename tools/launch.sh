@@ -1,0 +1,132 @@
+# shellcheck shell=bash
+# How a stage script starts the training script; sourced by both, does nothing by itself.
+#
+#   PYTHON, VENV            which Python (default: an activated environment, else the project's .venv, else python3)
+#   NUM_PROCESSES           processes on each machine (default: the visible GPUs; 1 on a CPU)
+#   MIXED_PRECISION         bf16 or no (default: bf16 on GPUs, no on a CPU)
+#   NUM_MACHINES, MACHINE_RANK, MAIN_PROCESS_IP, MAIN_PROCESS_PORT   several machines: the same call on each of them
+#   DRY_RUN=1               print the command instead of running it
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+TRAINING_SCRIPT="$ROOT/train_wan22_ti2v_motion_depth.py"
+
+NUM_MACHINES="${NUM_MACHINES:-1}"
+MACHINE_RANK="${MACHINE_RANK:-0}"
+MAIN_PROCESS_IP="${MAIN_PROCESS_IP:-}"
+MAIN_PROCESS_PORT="${MAIN_PROCESS_PORT:-29500}"
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+# Sets PYTHON and NUM_GPUS (the GPUs that CUDA_VISIBLE_DEVICES leaves visible).
+find_python() {
+    if [[ -z "${PYTHON:-}" ]]; then
+        if [[ -n "${VENV:-}" ]]; then
+            PYTHON="$VENV/bin/python"
+        elif [[ -n "${VIRTUAL_ENV:-}" ]]; then
+            PYTHON="$VIRTUAL_ENV/bin/python"
+        elif [[ -n "${CONDA_PREFIX:-}" && "${CONDA_DEFAULT_ENV:-base}" != base ]]; then
+            PYTHON="$CONDA_PREFIX/bin/python"
+        elif [[ -x "$ROOT/.venv/bin/python" ]]; then
+            PYTHON="$ROOT/.venv/bin/python"
+        else
+            PYTHON=python3
+        fi
+    fi
+    command -v "$PYTHON" >/dev/null || fail "there is no Python at $PYTHON; run 'bash tools/setup.sh' or set PYTHON"
+    local missing='import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "diffsynth", "accelerate"))))'
+    "$PYTHON" -c "$missing" ||
+        fail "$PYTHON lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh' or set PYTHON to one that has them"
+    NUM_GPUS="$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')" ||
+        fail "$PYTHON cannot import torch; its message stands above"
+}
+
+# Sets NUM_PROCESSES and MIXED_PRECISION where the user did not, and checks what they did set.
+find_devices() {
+    local name
+    if ((NUM_GPUS > 0)); then
+        NUM_PROCESSES="${NUM_PROCESSES:-$NUM_GPUS}" MIXED_PRECISION="${MIXED_PRECISION:-bf16}"
+    else
+        NUM_PROCESSES="${NUM_PROCESSES:-1}" MIXED_PRECISION="${MIXED_PRECISION:-no}"
+    fi
+    for name in NUM_PROCESSES NUM_MACHINES; do
+        [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name} is not a whole number above 0"
+    done
+    [[ "$MACHINE_RANK" =~ ^(0|[1-9][0-9]*)$ ]] && ((MACHINE_RANK < NUM_MACHINES)) ||
+        fail "MACHINE_RANK=$MACHINE_RANK must be between 0 and NUM_MACHINES - 1 = $((NUM_MACHINES - 1))"
+    ((NUM_MACHINES == 1)) || [[ -n "$MAIN_PROCESS_IP" ]] ||
+        fail "NUM_MACHINES=$NUM_MACHINES needs MAIN_PROCESS_IP, the address of the machine with MACHINE_RANK=0"
+    ((NUM_GPUS == 0 || NUM_PROCESSES <= NUM_GPUS)) ||
+        fail "NUM_PROCESSES=$NUM_PROCESSES, but $NUM_GPUS GPUs are visible; one process needs one GPU"
+}
+
+# Sets MODEL_FLAGS: the weights in a local folder if they are there, else by model id (downloaded on first use).
+# A folder that the user named must exist; the default one counts only when it is whole, because a download by
+# model id leaves its own files in the same place.
+find_weights() {
+    local default="./models/Wan-AI/Wan2.2-TI2V-5B" id="Wan-AI/Wan2.2-TI2V-5B"
+    if [[ -n "${MODEL_BASE_PATH:-}" ]]; then
+        [[ -d "$MODEL_BASE_PATH" ]] || fail "MODEL_BASE_PATH=$MODEL_BASE_PATH is not a folder; give the folder of" \
+            "Wan2.2-TI2V-5B or leave MODEL_BASE_PATH unset to load $id by its model id"
+    elif compgen -G "$default/diffusion_pytorch_model*.safetensors" >/dev/null && [[ -d "$default/google/umt5-xxl" &&
+        -f "$default/models_t5_umt5-xxl-enc-bf16.pth" && -f "$default/Wan2.2_VAE.pth" ]]; then
+        MODEL_BASE_PATH="$default"
+    fi
+    if [[ -n "${MODEL_BASE_PATH:-}" ]]; then
+        MODEL_FLAGS=(--model_base_path "$MODEL_BASE_PATH")
+    else
+        MODEL_FLAGS=(--model_id_with_origin_paths
+            "$id:models_t5_umt5-xxl-enc-bf16.pth,$id:diffusion_pytorch_model*.safetensors,$id:Wan2.2_VAE.pth")
+    fi
+}
+
+# Prints the name and value of each variable given, a line each.
+print_settings() {
+    local name
+    for name in "$@"; do
+        [[ -z "${!name:-}" ]] || printf '  %-28s %s\n' "$name" "${!name}"
+    done
+}
+
+# Replaces this shell by the training script with the given flags, so that its exit status and its signals are the
+# script's own. One process needs no launcher (accelerate's would turn every exit status into 1 and keep signals to
+# itself). Several go through `accelerate launch` on GPUs, every setting given, so that a stored accelerate
+# configuration changes nothing; on CPUs through torchrun, because there `accelerate launch` starts only one.
+launch() {
+    local total=$((NUM_PROCESSES * NUM_MACHINES)) command=("$PYTHON")
+    if ((NUM_GPUS == 0)); then
+        export ACCELERATE_USE_CPU=true
+    fi
+    if ((total > 1)); then
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(threads_per_process)}"
+    fi
+    if ((total > 1 && NUM_GPUS > 0)); then
+        command+=(-m accelerate.commands.launch --multi_gpu --gpu_ids all --num_processes "$total"
+            --num_machines "$NUM_MACHINES" --machine_rank "$MACHINE_RANK" --main_process_port "$MAIN_PROCESS_PORT"
+            --mixed_precision "$MIXED_PRECISION" --dynamo_backend no --num_cpu_threads_per_process "$OMP_NUM_THREADS")
+        ((NUM_MACHINES == 1)) || command+=(--main_process_ip "$MAIN_PROCESS_IP")
+    elif ((total > 1)); then
+        command+=(-m torch.distributed.run --nproc_per_node "$NUM_PROCESSES")
+        if ((NUM_MACHINES == 1)); then
+            command+=(--standalone)
+        else
+            command+=(--nnodes "$NUM_MACHINES" --node_rank "$MACHINE_RANK"
+                --master_addr "$MAIN_PROCESS_IP" --master_port "$MAIN_PROCESS_PORT")
+        fi
+    fi
+    command+=("$TRAINING_SCRIPT" "$@")
+    if [[ "${DRY_RUN:-0}" == 1 ]]; then
+        printf '%q ' "${command[@]}"
+        printf '\n'
+        exit 0
+    fi
+    exec "${command[@]}"
+}
+
+threads_per_process() { # the cores shared by this machine's processes, at most 8 each
+    local threads=$(($(getconf _NPROCESSORS_ONLN) / NUM_PROCESSES))
+    ((threads < 8)) || threads=8
+    echo $((threads > 1 ? threads : 1))
+}
