@@ -1,0 +1,117 @@
+"""From a clip to what one training step needs: samples that are small to move, and batches of them.
+
+Axes: b clip, t frame, h w pixel, f latent frame, c channel, l text token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from motion_depth.data import MotionDepthClip
+from motion_depth.losses import Targets
+from motion_depth.noise import NoiseMixture, clip_noise, clip_sigma
+
+# Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.
+FAR_DEPTH = 60_000.0  # metres
+
+
+@dataclass
+class Sample:
+    """One clip on its way to the model, as frames (to be encoded) or already encoded.
+
+    Attributes:
+        position: place in the training sequence.
+        scene, window, prompt: as in the CSV, and which of the scene's windows.
+        targets: unbatched, (t, 2, h, w) and (t, h, w), float16 and bool.
+        frames: (t, h, w, 3) uint8, or None once encoded.
+        latents, first, context: (c, f, h/16, w/16), (c, 1, h/16, w/16), (l, c) trimmed to the prompt's tokens, or None.
+    """
+
+    position: int
+    scene: str
+    window: int
+    prompt: str
+    targets: Targets
+    frames: Tensor | None = None
+    latents: Tensor | None = None
+    first: Tensor | None = None
+    context: Tensor | None = None
+
+
+def pack_targets(clip: MotionDepthClip) -> Targets:
+    """A clip's targets in float16, unbatched."""
+    depth_valid = clip.depth_valid & (clip.depth < FAR_DEPTH)
+    return Targets(
+        motion=clip.motion.half(),
+        motion_valid=clip.motion_valid,
+        depth=torch.where(depth_valid, clip.depth, 0.0).half(),
+        depth_valid=depth_valid,
+    )
+
+
+def reduce_item(item: dict) -> Sample:
+    """A dataset item to a sample; runs in the loader's worker, so that less crosses the process boundary."""
+    clip: MotionDepthClip = item["video"]
+    return Sample(item["position"], clip.scene, item["window"], item["prompt"], pack_targets(clip), frames=clip.frames)
+
+
+@dataclass
+class Batch:
+    """What `MotionDepthModel.forward` and the losses need, on the training device.
+
+    Attributes:
+        latents, noise: (b, c, f, h/16, w/16). first: (b, c, 1, h/16, w/16). context: (b, 512, c). sigma: (b,) float32.
+        targets: float32 and bool.
+        positions, scenes: of each clip, for the log.
+    """
+
+    latents: Tensor
+    first: Tensor
+    context: Tensor
+    noise: Tensor
+    sigma: Tensor
+    targets: Targets
+    positions: list[int]
+    scenes: list[str]
+
+
+def stack_targets(targets: Sequence[Targets]) -> Targets:
+    """Unbatched targets to a batch of them."""
+    return Targets(
+        *(
+            torch.stack([getattr(each, name) for each in targets])
+            for name in ("motion", "motion_valid", "depth", "depth_valid")
+        )
+    )
+
+
+def make_batch(
+    samples: Sequence[Sample],
+    contexts: Tensor,
+    mixture: NoiseMixture,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Batch:
+    """Encoded samples to a batch; sigma and noise are functions of the seed and each clip's position.
+
+    Args:
+        contexts: (b, 512, c), the samples' contexts padded.
+    """
+    latents = torch.stack([sample.latents for sample in samples]).to(device, dtype, non_blocking=True)
+    noise = torch.stack([clip_noise(tuple(latents.shape[1:]), seed, sample.position) for sample in samples])
+    sigma = torch.tensor([clip_sigma(mixture, seed, sample.position) for sample in samples], dtype=torch.float32)
+    return Batch(
+        latents=latents,
+        first=torch.stack([sample.first for sample in samples]).to(device, dtype, non_blocking=True),
+        context=contexts.to(device, dtype, non_blocking=True),
+        noise=noise.to(device, dtype, non_blocking=True),
+        sigma=sigma.to(device, non_blocking=True),
+        targets=stack_targets([sample.targets for sample in samples]).to(device),
+        positions=[sample.position for sample in samples],
+        scenes=[sample.scene for sample in samples],
+    )

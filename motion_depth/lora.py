@@ -1,0 +1,61 @@
+"""LoRA on the DiT through peft: float32 adapters on frozen weights, saved as stock DiffSynth reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffsynth.models.wan_video_dit import WanModel
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+
+def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str]) -> WanModel:
+    """Injects LoRA into the frozen DiT through peft; the LoRA weights are float32 whatever the DiT is in.
+
+    Raises:
+        ValueError: no module of the DiT has one of the names.
+    """
+    names = {name for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
+    unmatched = [target for target in target_modules if not any(n == target or n.endswith(f".{target}") for n in names)]
+    if unmatched:
+        raise ValueError(f"--lora_target_modules {','.join(unmatched)}: no linear layer of the DiT ends in that name")
+    dit = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules)), dit)
+    for parameter in dit.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return dit
+
+
+def lora_state_dict(dit: WanModel) -> dict[str, Tensor]:
+    """The LoRA weights under the names that stock DiffSynth's `pipe.load_lora(pipe.dit, path)` reads."""
+    return {
+        name.replace(".default.", "."): parameter.detach()
+        for name, parameter in dit.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+def load_lora(dit: WanModel, state_dict: dict[str, Tensor], source: str) -> None:
+    """Loads what `lora_state_dict` gave into a DiT that has the same adapters.
+
+    Raises:
+        ValueError: the file is of another rank or other target modules.
+    """
+    own = dict(dit.named_parameters())
+    theirs = {
+        name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."): value
+        for name, value in state_dict.items()
+    }
+    expected = {name for name in own if ".lora_A." in name or ".lora_B." in name}
+    wrong = sorted(
+        (expected ^ theirs.keys()) | {n for n in expected & theirs.keys() if own[n].shape != theirs[n].shape}
+    )
+    if wrong:
+        raise ValueError(
+            f"{source}: LoRA of another shape ({len(wrong)} tensors differ, the first is {wrong[0]}); "
+            "--lora_rank and --lora_target_modules must be as in the run that wrote it"
+        )
+    with torch.no_grad():
+        for name, value in theirs.items():
+            own[name].copy_(value)

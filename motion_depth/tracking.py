@@ -1,0 +1,155 @@
+"""What a run says while it trains: `log.jsonl` beside the checkpoints, wandb, and the progress bar."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import socket
+from collections import defaultdict
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from motion_depth.noise import noise_bin
+
+LOG_FILE = "log.jsonl"
+
+
+def wandb_mode() -> tuple[str, str]:
+    """("online" or "offline", why), without ever waiting for more than a few seconds.
+
+    WANDB_MODE is respected. Otherwise wandb is online only if there is a login and its server answers.
+    """
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode, f"WANDB_MODE={mode}"
+    if not _wandb_login():
+        return "offline", "no wandb login (run `wandb login` or set WANDB_API_KEY)"
+    server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        socket.create_connection((server.hostname, server.port or 443), timeout=3).close()
+    except OSError as error:
+        return "offline", f"{server.hostname} does not answer ({error})"
+    return "online", "logged in"
+
+
+def _wandb_login() -> bool:
+    """Whether a key is in the environment or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class RunLog:
+    """Collects per-clip losses, and writes one row per optimizer update.
+
+    Args:
+        accelerator: rows are averaged over all its processes; only the main one writes.
+        output_path: folder of `log.jsonl`.
+        total: iterations of the whole run. start: iterations done before this process started.
+    """
+
+    def __init__(self, accelerator: Accelerator, output_path: Path, total: int, start: int):
+        self.accelerator = accelerator
+        self.rows: list[Tensor] = []
+        self.names: list[str] = []
+        self.file = None
+        self.bar = tqdm(
+            total=total, initial=start, unit="it", dynamic_ncols=True, disable=not accelerator.is_main_process
+        )
+        if accelerator.is_main_process:
+            output_path.mkdir(parents=True, exist_ok=True)
+            _keep_rows_until(output_path / LOG_FILE, start)
+            self.file = (output_path / LOG_FILE).open("a", buffering=1)
+
+    def add(self, losses: dict[str, Tensor], sigma: Tensor) -> None:
+        """Remembers the per-clip losses (b,) of one iteration; no synchronisation with the device."""
+        self.names = list(losses)
+        self.rows.append(torch.stack([sigma, *(loss.detach().float() for loss in losses.values())], dim=1))
+        self.bar.update()
+
+    def write(self, step: int, **values: float) -> dict[str, float]:
+        """Averages what was added since the last call over clips and processes, and writes it with further values.
+
+        Args:
+            step: iterations done; the only x axis that wandb is given.
+
+        Returns:
+            The row, on every process.
+        """
+        table = self.accelerator.gather(torch.cat(self.rows)).cpu()
+        self.rows.clear()
+        row = {name: float(table[:, column].mean()) for column, name in enumerate(self.names, start=1)}
+        bins: dict[str, list[float]] = defaultdict(list)
+        for clip in table:
+            for column, name in enumerate(self.names, start=1):
+                bins[f"{name}/sigma_{noise_bin(float(clip[0]))}"].append(float(clip[column]))
+        row |= {name: sum(found) / len(found) for name, found in bins.items()} | values
+        self.log(step, row, "train")
+        self.bar.set_postfix(
+            {name: f"{row[name]:.3f}" for name in self.names if name.count("_") == 1 or name == "loss"}
+        )
+        return row
+
+    def log(self, step: int, row: dict, group: str) -> None:
+        """Writes one row to `log.jsonl` and, as `group/name`, to the trackers."""
+        if self.file is not None:
+            self.file.write(json.dumps({"step": step, **({} if group == "train" else {"group": group}), **row}) + "\n")
+        self.accelerator.log(
+            {"iteration": step, **{f"{group}/{name}": value for name, value in row.items()}}, step=step
+        )
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.file is not None:
+            self.file.close()
+
+
+def _keep_rows_until(path: Path, step: int) -> None:
+    """Drops the rows of a killed run that come after the checkpoint it continues from; they will be written again."""
+    if not path.exists():
+        return
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line of a killed run may be cut
+        if row["step"] <= step:
+            rows.append(line)
+    draft = path.with_suffix(".partial")
+    draft.write_text("".join(f"{line}\n" for line in rows))
+    draft.replace(path)
+
+
+def start_tracking(
+    accelerator: Accelerator, project: str, config: dict, output_path: Path, run_id: str | None
+) -> str | None:
+    """Starts wandb through accelerate; call it on every process.
+
+    Args:
+        config: the whole run's configuration.
+        run_id: of the run to continue, or None.
+
+    Returns:
+        The run's id, to be kept in checkpoints; None off the main process.
+    """
+    mode, reason = wandb_mode()
+    if mode != "online":
+        accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
+    settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
+    accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})
+    if not accelerator.is_main_process:
+        return None
+    run = accelerator.get_tracker("wandb", unwrap=True)
+    run.define_metric("iteration")
+    run.define_metric("*", step_metric="iteration")
+    return run.id

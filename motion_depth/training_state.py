@@ -1,0 +1,68 @@
+"""The part of a checkpoint that only resuming needs: optimizer, half-accumulated gradients, learning-rate schedule.
+
+Everything becomes named tensors, so that it is stored as safetensors and nothing has to be unpickled. Random numbers
+are not among it: sampling and noise are pure functions of the seed and the position (`noise.py`, `data.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import all_gather_object, get_rank, get_world_size, is_initialized
+
+
+def named_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimizer state and, in the middle of an accumulation, every process's own gradients.
+
+    Collective: every process has to call it. Names are `optimizer/<parameter>/<key>` and `gradient/<rank>/<parameter>`.
+    """
+    tensors = {}
+    for name, parameter in named_trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+    gradients = {
+        name: parameter.grad.detach().cpu().clone()
+        for name, parameter in named_trainable(model).items()
+        if parameter.grad is not None
+    }
+    for rank, found in enumerate(_all_gather(gradients)):
+        tensors.update({f"gradient/{rank}/{name}": value for name, value in found.items()})
+    return tensors
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `capture` gave; parameters keep their place in the optimizer's groups.
+
+    Raises:
+        ValueError: the state is of another model.
+    """
+    rank = get_rank() if is_initialized() else 0
+    trainable = named_trainable(model)
+    unknown = {
+        name.split("/", 2)[1 if name.startswith("optimizer/") else 2].rsplit("/", 1)[0] for name in tensors
+    } - trainable.keys()
+    if unknown:
+        raise ValueError(f"training state: no parameter is called {min(unknown)}; it was written by another model")
+    for name, parameter in trainable.items():
+        prefix = f"optimizer/{name}/"
+        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if state:
+            optimizer.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                for key, value in state.items()
+            }
+        gradient = tensors.get(f"gradient/{rank}/{name}")
+        parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)
+
+
+def _all_gather(value: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    if not is_initialized():
+        return [value]
+    gathered: list = [None] * get_world_size()
+    all_gather_object(gathered, value)
+    return gathered

@@ -1,0 +1,251 @@
+"""WAN2.2-TI2V through DiffSynth-Studio: loading, encoding, the DiT forward, and the module that is trained.
+
+The only file that imports DiffSynth's pipeline.
+
+Axes: b clip, c channel, f latent frame, t video frame (4 (f - 1) + 1), h w the token grid (stride 32), l text token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+
+import torch
+from diffsynth.core import ModelConfig
+from diffsynth.diffusion import FlowMatchScheduler
+from diffsynth.models.wan_video_dit import WanModel, sinusoidal_embedding_1d
+from diffsynth.pipelines.wan_video import WanVideoPipeline
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from motion_depth.heads import DitFeatures, MotionDepthHeads, example_features
+from motion_depth.losses import flow_matching_loss
+from motion_depth.weights import WanFiles, quiet
+
+SIZE_FACTOR = 32  # height and width: VAE 16 times patch 2
+TEXT_TOKENS = 512  # length to which the pipeline pads a prompt, with zeros after the text encoder
+CHECKPOINTING = ("every", "alternate", "none")
+
+
+def load_pipeline(
+    files: WanFiles, parts: Sequence[str], torch_dtype: torch.dtype, device: torch.device | str
+) -> WanVideoPipeline:
+    """Loads some parts ("dit", "text_encoder", "vae") into the library's pipeline, frozen and in evaluation mode."""
+    tokenizer = ModelConfig(path=str(files.tokenizer)) if "text_encoder" in parts else None
+    with quiet():
+        pipe = WanVideoPipeline.from_pretrained(
+            torch_dtype=torch_dtype,
+            device=device,
+            model_configs=files.configs(parts),
+            tokenizer_config=tokenizer,
+            redirect_common_files=False,
+        )
+    pipe.freeze_except([])
+    pipe.scheduler.set_timesteps(1000, training=True)
+    return pipe
+
+
+class ClipEncoder:
+    """VAE and text encoder: frames and prompts to latents and contexts, as the pipeline's own units do it.
+
+    A prompt is encoded once and kept. Everything stays on the pipeline's device.
+    """
+
+    def __init__(self, pipe: WanVideoPipeline):
+        self.pipe = pipe
+        self._contexts: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (b, t, h, w, 3) to latents (b, 48, f, h/16, w/16) and first-frame latents (b, 48, 1, h/16, w/16)."""
+        pipe = self.pipe
+        video = rearrange(frames.to(pipe.device, pipe.torch_dtype), "b t h w c -> b c t h w") * (2 / 255) - 1
+        with quiet():
+            latents = pipe.vae.encode(video, device=pipe.device)
+            first = pipe.vae.encode(video[:, :, :1], device=pipe.device)
+        return latents.to(pipe.device, pipe.torch_dtype), first.to(pipe.device, pipe.torch_dtype)
+
+    @torch.no_grad()
+    def prompt(self, prompt: str) -> Tensor:
+        """One prompt to its context (l, c), trimmed to its own tokens."""
+        if prompt not in self._contexts:
+            pipe = self.pipe
+            ids, mask = pipe.tokenizer(prompt, return_mask=True, add_special_tokens=True)
+            context = pipe.text_encoder(ids.to(pipe.device), mask.to(pipe.device))
+            self._contexts[prompt] = context[0, : int(mask.sum())].to(pipe.torch_dtype)
+        return self._contexts[prompt]
+
+
+def pad_contexts(contexts: Sequence[Tensor]) -> Tensor:
+    """Trimmed contexts (l_i, c) to one (b, TEXT_TOKENS, c), zeros behind each, which is what the pipeline feeds."""
+    padded = contexts[0].new_zeros(len(contexts), TEXT_TOKENS, contexts[0].shape[-1])
+    for row, context in zip(padded, contexts, strict=True):
+        row[: len(context)] = context
+    return padded
+
+
+def dit_forward(
+    dit: WanModel,
+    latents: Tensor,
+    timestep: Tensor,
+    context: Tensor,
+    taps: Sequence[int] = (),
+    velocity: bool = True,
+    checkpointing: str = "none",
+) -> tuple[Tensor | None, DitFeatures]:
+    """The library's `model_fn_wan_video` for TI2V, with a timestep per clip and with the blocks' outputs.
+
+    Latent 0 is taken as the clean first frame: its tokens get timestep 0. The timestep embedding is computed per latent
+    frame and then spread over its tokens; the library computes the same numbers once per token.
+
+    Args:
+        latents: (b, 48, f, 2h, 2w), latent 0 clean.
+        timestep: (b,) float32 in [0, 1000].
+        context: (b, TEXT_TOKENS, c).
+        taps: blocks whose outputs are wanted.
+        velocity: whether to run the blocks after the last tap and the output layer.
+        checkpointing: blocks recomputed in the backward pass: "every", "alternate" or "none".
+
+    Returns:
+        The velocity (b, 48, f, 2h, 2w), or None, and the features for the heads.
+    """
+    b, _, f, height, width = latents.shape
+    h, w = height // 2, width // 2
+    first_timestep = torch.zeros_like(timestep)[:, None]
+    frame_timestep = torch.cat([first_timestep, repeat(timestep, "b -> b rest", rest=f - 1)], dim=1)
+    embedding = sinusoidal_embedding_1d(dit.freq_dim, rearrange(frame_timestep, "b f -> (b f)")).to(latents.dtype)
+    embedding = rearrange(dit.time_embedding(embedding), "(b f) c -> b f c", b=b)
+    modulation = rearrange(dit.time_projection(embedding), "b f (six c) -> b f six c", six=6)
+    modulation = repeat(modulation, "b f six c -> b (f hw) six c", hw=h * w)
+    context = dit.text_embedding(context)
+    x = rearrange(dit.patchify(latents), "b c f h w -> b (f h w) c").contiguous()
+    rope = torch.cat(
+        [
+            repeat(dit.freqs[0][:f], "f c -> (f h w) 1 c", h=h, w=w),
+            repeat(dit.freqs[1][:h], "h c -> (f h w) 1 c", f=f, w=w),
+            repeat(dit.freqs[2][:w], "w c -> (f h w) 1 c", f=f, h=h),
+        ],
+        dim=-1,
+    ).to(x.device)
+
+    outputs = {}
+    for index, block in enumerate(dit.blocks if velocity else dit.blocks[: max(taps) + 1]):
+        recompute = checkpointing == "every" or (checkpointing == "alternate" and index % 2 == 0)
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, context, modulation, rope, use_reentrant=False)
+        else:
+            x = block(x, context, modulation, rope)
+        if index in taps:
+            outputs[index] = x
+    features = DitFeatures([outputs[tap] for tap in taps], embedding, latents, (f, h, w))
+    if not velocity:
+        return None, features
+    x = dit.head(x, repeat(embedding, "b f c -> b (f hw) c", hw=h * w))
+    return dit.unpatchify(x, (f, h, w)), features
+
+
+def add_noise(latents: Tensor, first: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """(1 - sigma) latents + sigma noise, with latent 0 replaced by the clean first-frame latent.
+
+    Args:
+        latents, noise: (b, 48, f, 2h, 2w).
+        first: (b, 48, 1, 2h, 2w).
+        sigma: (b,) float32.
+    """
+    sigma = rearrange(sigma, "b -> b 1 1 1 1")
+    noisy = ((1 - sigma) * latents.float() + sigma * noise.float()).to(latents.dtype)
+    return torch.cat([first.to(noisy.dtype), noisy[:, :, 1:]], dim=2)
+
+
+class MotionDepthModel(nn.Module):
+    """What is trained and wrapped by DDP: the DiT (frozen, or with LoRA) and the two heads.
+
+    Args:
+        dit: the library's DiT; its own weights are frozen.
+        heads: both heads.
+        train_dit: whether gradients flow into the DiT (stage 2). Otherwise it runs without a graph and only up to the
+            last tap.
+        checkpointing: see `dit_forward`; only matters where gradients flow.
+    """
+
+    def __init__(self, dit: WanModel, heads: MotionDepthHeads, train_dit: bool, checkpointing: str = "none"):
+        super().__init__()
+        if max(heads.config.taps) >= len(dit.blocks):
+            raise ValueError(f"heads read block {max(heads.config.taps)}, the DiT has {len(dit.blocks)} blocks")
+        self.dit, self.heads = dit, heads
+        self.train_dit, self.checkpointing = train_dit, checkpointing
+        self.scheduler = FlowMatchScheduler("Wan")
+        self.scheduler.set_timesteps(1000, training=True)
+
+    def forward(
+        self,
+        latents: Tensor,
+        first: Tensor,
+        context: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        with_flow: bool = False,
+    ) -> dict[str, Tensor]:
+        """One noised forward.
+
+        Args:
+            latents, noise: (b, 48, f, 2h, 2w).
+            first: (b, 48, 1, 2h, 2w), the clean first-frame latent; never noised.
+            context: (b, TEXT_TOKENS, c).
+            sigma: (b,) float32.
+            with_flow: whether the flow-matching loss is wanted.
+
+        Returns:
+            The heads' predictions (`MotionDepthHeads.forward`), and `flow_loss` (b,) if asked for.
+        """
+        noisy = add_noise(latents, first, noise, sigma)
+        # Without LoRA the DiT runs as at inference: its own precision, no autocast, no graph.
+        device = latents.device.type
+        graph = contextlib.nullcontext() if self.train_dit else torch.no_grad()
+        with graph, torch.autocast(device, enabled=self.train_dit and torch.is_autocast_enabled(device)):
+            velocity, features = dit_forward(
+                self.dit,
+                noisy,
+                sigma * 1000,
+                context,
+                self.heads.config.taps,
+                velocity=with_flow,
+                checkpointing=self.checkpointing,
+            )
+        predictions = self.heads(features)
+        if with_flow:
+            weight = torch.stack([self.scheduler.training_weight(timestep) for timestep in (sigma * 1000).cpu()])
+            predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, weight.to(sigma.device))
+        return predictions
+
+
+def count_operations(model: MotionDepthModel, grid: tuple[int, int, int]) -> dict[str, int]:
+    """Floating-point operations of one forward of one clip, counted by torch on tensors without data.
+
+    Args:
+        grid: (f, h, w) of the tokens.
+
+    Returns:
+        `dit` (all blocks and the output layer) and `heads`.
+    """
+    f, h, w = grid
+    dit = _on_meta(model.dit)
+    context = torch.zeros(1, TEXT_TOKENS, dit.text_embedding[0].in_features, device="meta")
+    latents = torch.zeros(1, dit.in_dim, f, 2 * h, 2 * w, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as dit_counter:
+        dit_forward(dit, latents, torch.zeros(1, device="meta"), context)
+    with torch.no_grad(), FlopCounterMode(display=False) as heads_counter:
+        _on_meta(model.heads)(example_features(model.heads.config, grid, device="meta"))
+    return {"dit": dit_counter.get_total_flops(), "heads": heads_counter.get_total_flops()}
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """A copy without data: shapes only, in float32."""
+    with torch.device("meta"):
+        return copy.deepcopy(
+            module,
+            {id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=torch.float32)) for p in module.parameters()},
+        )

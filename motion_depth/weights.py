@@ -1,0 +1,204 @@
+"""Where a WAN model's weights lie, and whether they are the right ones; nothing is loaded here but headers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffsynth.configs import MODEL_CONFIGS
+from diffsynth.core import ModelConfig, hash_model_file
+
+from motion_depth.tiny import register_model_configs
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILES = {  # part -> names in a folder of the 5B release, the first that exists is taken
+    "dit": ("diffusion_pytorch_model*.safetensors",),
+    "text_encoder": ("models_t5_umt5-xxl-enc-bf16.safetensors", "models_t5_umt5-xxl-enc-bf16.pth"),
+    "vae": ("Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
+}
+TOKENIZER_FOLDER = "google/umt5-xxl"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the library's prints off the console; they go to this module's debug log."""
+    chatter = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(chatter):
+            yield
+    finally:
+        for line in filter(None, map(str.strip, chatter.getvalue().splitlines())):
+            logger.debug(line)
+
+
+@dataclass
+class WanFiles:
+    """Where the parts of a model lie: one file each, the DiT possibly in several shards; and the tokenizer's folder."""
+
+    dit: list[Path]
+    text_encoder: list[Path]
+    vae: list[Path]
+    tokenizer: Path
+
+    @staticmethod
+    def find(
+        model_base_path: Path | None, model_paths: str | None, model_ids: str | None, tokenizer: Path | None
+    ) -> WanFiles:
+        """The model that one of the three flags names.
+
+        Args:
+            model_base_path: a folder. model_paths: a JSON list of files. model_ids: "MODEL_ID:PATTERN,...".
+            tokenizer: the tokenizer's folder, or None for the usual place.
+
+        Raises:
+            ValueError: none or several of them are given, or what they name does not fit.
+        """
+        if sum(value is not None for value in (model_base_path, model_paths, model_ids)) != 1:
+            raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
+        if model_base_path is not None:
+            return WanFiles.in_folder(model_base_path, tokenizer)
+        if model_ids is not None:
+            return WanFiles.by_id(model_ids, tokenizer)
+        try:
+            paths = json.loads(model_paths)
+        except ValueError:
+            raise ValueError(f"--model_paths {model_paths}: expected a JSON list of files") from None
+        return WanFiles.in_paths(paths, tokenizer)
+
+    @staticmethod
+    def in_folder(folder: Path, tokenizer: Path | None = None) -> WanFiles:
+        """Finds the parts in a folder of the 5B release, or of the tiny model.
+
+        Raises:
+            ValueError: the folder or a part is missing; all missing parts are named.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"--model_base_path {folder}: no such folder")
+        found = {
+            part: next((hits for name in names if (hits := sorted(folder.glob(name)))), [])
+            for part, names in MODEL_FILES.items()
+        }
+        missing = [" or ".join(MODEL_FILES[part]) for part, hits in found.items() if not hits]
+        tokenizer = tokenizer or folder / TOKENIZER_FOLDER
+        if not tokenizer.is_dir():
+            missing.append(f"{tokenizer}/ (the tokenizer)")
+        if missing:
+            raise ValueError(f"--model_base_path {folder}: missing {', '.join(missing)}")
+        return WanFiles(found["dit"], found["text_encoder"], found["vae"], tokenizer)
+
+    @staticmethod
+    def in_paths(
+        model_paths: Sequence[str | list[str]], tokenizer: Path | None, flag: str = "--model_paths"
+    ) -> WanFiles:
+        """Tells the parts in a list of files apart, by the library's hash over tensor names and shapes.
+
+        Raises:
+            ValueError: a file is missing or not known to the library, or a part is not among them.
+        """
+        found: dict[str, list[Path]] = {}
+        for entry in model_paths:
+            paths = [Path(path) for path in ([entry] if isinstance(entry, str) else entry)]
+            for path in paths:
+                if not path.is_file():
+                    raise ValueError(f"{flag}: {path} does not exist")
+            register_model_configs(paths[0].parent)
+            found[_model_part(paths, flag)] = paths
+        missing = [part for part in MODEL_FILES if part not in found]
+        if missing:
+            raise ValueError(f"{flag}: no file of it is the {', '.join(missing)}; found {sorted(found)}")
+        if tokenizer is None or not tokenizer.is_dir():
+            raise ValueError(
+                f"--tokenizer_path {tokenizer}: expected the tokenizer's folder ({TOKENIZER_FOLDER} of the release)"
+            )
+        return WanFiles(found["dit"], found["text_encoder"], found["vae"], tokenizer)
+
+    @staticmethod
+    def by_id(model_ids: str, tokenizer: Path | None) -> WanFiles:
+        """Downloads what "MODEL_ID:PATTERN,MODEL_ID:PATTERN" names (unless it is there already) into ./models.
+
+        Raises:
+            ValueError: an entry cannot be read, nothing matches, or the download fails.
+        """
+        paths = []
+        for entry in model_ids.split(","):
+            model_id, separator, pattern = entry.rpartition(":")
+            if not separator:
+                raise ValueError(f"--model_id_with_origin_paths: {entry!r} is not MODEL_ID:FILE_PATTERN")
+            paths.append(_download(model_id, pattern))
+        if tokenizer is None:
+            tokenizer = Path(_download("Wan-AI/Wan2.1-T2V-1.3B", f"{TOKENIZER_FOLDER}/"))
+        return WanFiles.in_paths(paths, tokenizer, "--model_id_with_origin_paths")
+
+    def configs(self, parts: Sequence[str]) -> list[ModelConfig]:
+        """The library's configurations of some parts."""
+        return [
+            ModelConfig(path=[str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
+            for paths in (getattr(self, part) for part in parts)
+        ]
+
+    def identity(self) -> dict[str, list]:
+        """Name, size and modification time of every weight file: changes when weights change."""
+        return {
+            part: [[path.name, (stat := path.stat()).st_size, stat.st_mtime_ns] for path in getattr(self, part)]
+            for part in MODEL_FILES
+        }
+
+
+def _download(model_id: str, pattern: str) -> str | list[str]:
+    config = ModelConfig(model_id=model_id, origin_file_pattern=pattern)
+    try:
+        with quiet():
+            config.download_if_necessary()
+    except Exception as error:  # the hubs' clients raise many kinds; all mean that there are no weights
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"--model_id_with_origin_paths: cannot download {model_id}:{pattern} ({reason}); "
+            "put the weights in a folder and give it as --model_base_path"
+        ) from None
+    if not config.path:
+        raise ValueError(f"--model_id_with_origin_paths: {model_id} has no file that matches {pattern}")
+    return config.path
+
+
+def _model_part(paths: list[Path], flag: str) -> str:
+    """Which part of the model a file is, by the library's table of hashes."""
+    try:
+        digest = hash_model_file([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
+    except Exception as error:  # truncated or foreign: safetensors and torch raise different kinds
+        raise ValueError(f"{flag}: {paths[0]} cannot be read as weights ({error})") from None
+    for entry in MODEL_CONFIGS:
+        if entry["model_hash"] == digest and (part := entry["model_name"].removeprefix("wan_video_")) in MODEL_FILES:
+            return part
+    raise ValueError(f"{flag}: {paths[0]} is no WAN model that diffsynth knows (hash {digest})")
+
+
+def check_weights(files: WanFiles) -> dict[str, dict]:
+    """Reads the headers of the weights and returns the library's arguments of each part, such as the DiT's `dim`.
+
+    Takes well under a second for safetensors, so it comes before anything is loaded.
+
+    Raises:
+        ValueError: a file cannot be read, is another model, or the DiT is not of WAN2.2-TI2V's kind.
+    """
+    arguments = {}
+    for part in MODEL_FILES:
+        paths = getattr(files, part)
+        register_model_configs(paths[0].parent)
+        if paths[0].suffix != ".safetensors":
+            continue  # a pickle has no header; it is recognised while it loads
+        if (found := _model_part(paths, "model files")) != part:
+            raise ValueError(f"{paths[0]} holds the {found}, expected the {part}")
+        digest = hash_model_file([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
+        arguments[part] = next(e.get("extra_kwargs", {}) for e in MODEL_CONFIGS if e["model_hash"] == digest)
+    dit = arguments["dit"]
+    if not (dit.get("seperated_timestep") and dit.get("fuse_vae_embedding_in_latents")):
+        raise ValueError(
+            f"{files.dit[0]} is a WAN DiT of another kind; WAN2.2-TI2V is needed (first frame kept in the latents)"
+        )
+    return arguments

@@ -1,0 +1,446 @@
+"""Trains motion and depth heads on WAN2.2-TI2V, stage 1 on the frozen DiT, stage 2 with LoRA on the DiT.
+
+The stage scripts show every setting and call this with accelerate:
+
+    bash train_wan22_stage1_heads.sh
+    bash train_wan22_stage2_lora.sh
+
+One process, without them (MODEL is the folder of the 5B release, or what tools/make_tiny_wan.py wrote):
+
+    python train_wan22_ti2v_motion_depth.py --stage 1 --dataset_base_path DATA --dataset_metadata_path data/my.csv \
+        --model_base_path MODEL --output_path outputs/stage1 --height 480 --width 480 --num_frames 49
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from motion_depth.data import MotionDepthDataset, create_motion_data_operator
+from torch import Tensor
+from transformers import get_scheduler
+
+from motion_depth.assemble import (
+    LORA_FILE,
+    LoraConfig,
+    build_heads,
+    load_heads,
+    model_config,
+    model_tensors,
+    read_head_config,
+    read_statistics,
+)
+from motion_depth.batch import Batch, pack_targets, reduce_item
+from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.heads import HEAD_SIZES, TAP_FRACTIONS, HeadConfig, tap_blocks
+from motion_depth.loader import BatchLoader, rank_positions
+from motion_depth.lora import add_lora, load_lora
+from motion_depth.losses import head_losses
+from motion_depth.noise import NoiseMixture
+from motion_depth.statistics import Statistics, measure
+from motion_depth.tracking import RunLog, start_tracking
+from motion_depth.training_state import capture, named_trainable, restore
+from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, count_operations, load_pipeline
+from motion_depth.weights import WanFiles, check_weights
+
+STATE_FILE = "training_state.safetensors"
+STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
+DEFAULT_MIXTURE = {
+    1: "1,1,1",
+    2: "0,0,1",
+}  # stage 2 keeps the library's shifted grid, which its flow loss is weighted for
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    # fmt: off
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--stage", type=int, choices=(1, 2), required=True, help="1: heads on the frozen DiT. 2: LoRA and heads")
+    # data
+    add("--dataset_base_path", type=Path, required=True, help="folder that the CSV's `video` column is relative to")
+    add("--dataset_metadata_path", type=Path, required=True, help="CSV with columns video,prompt: the training scenes")
+    add("--dataset_repeat", type=int, default=100, help="clips of a scene in an epoch, from its windows in turn")
+    add("--dataset_num_workers", type=int, default=4, help="loader processes per GPU; 0 loads in the training process")
+    add("--height", type=int, default=480, help="pixels, a multiple of 32")
+    add("--width", type=int, default=480, help="pixels, a multiple of 32")
+    add("--num_frames", type=int, default=49, help="frames of a clip, 4k+1")
+    add("--frame_stride", default="auto", help="rendered frames per frame of a clip; auto: the largest that fits")
+    add("--motion_units", default="pixels", help="of the files: pixels, normalized (by size) or ndc (by half of it)")
+    add("--motion_direction", default="backward", help="backward (Replicator, x positive to the left) or forward")
+    add("--motion_y_axis", default="down", help="direction of y in motion_vectors as backward flow: down or up")
+    add("--motion_frame_offset", type=int, default=0, help="frame t's motion lies in file t + this: 0, 1 or -1")
+    # model
+    add("--model_base_path", type=Path, help="folder of the WAN2.2-TI2V-5B release, or of the tiny model")
+    add("--model_paths", help="instead: JSON list of weight files (a list within it: the shards of one part)")
+    add("--model_id_with_origin_paths", help="instead: MODEL_ID:FILE_PATTERN,... to download into ./models")
+    add("--tokenizer_path", type=Path, help="tokenizer's folder, if not google/umt5-xxl in --model_base_path")
+    add("--head", help="dense (default), or linear: one linear layer per token, the baseline")
+    add("--head_size", choices=HEAD_SIZES, help="full (default) for the 5B model, small for the demo model")
+    add("--head_taps", help="DiT blocks that are read, as fractions of its depth; default 0.33,0.5,0.67,0.83")
+    add("--head_upsampling", help="from stride 4 up: convex (default, learned) or bilinear")
+    add("--head_latent_skip", type=int, choices=(0, 1), help="1 (default): also read the noised latents. 0: off")
+    add("--heads_checkpoint", type=Path, help="checkpoint to start the heads from; stage 2: stage 1's final/")
+    add("--lora_rank", type=int, default=32, help="stage 2: rank of the LoRA")
+    add("--lora_target_modules", default="q,k,v,o,ffn.0,ffn.2", help="stage 2: linear layers of the DiT that get LoRA")
+    # losses
+    add("--motion_loss_weight", type=float, default=1.0, help="weight of the motion loss; 0: off")
+    add("--depth_loss_weight", type=float, default=1.0, help="weight of the depth loss; 0: off")
+    add("--flow_loss_weight", type=float, default=1.0, help="stage 2: weight of the flow-matching loss; 0: off")
+    add("--motion_balance", type=int, choices=(0, 1), default=1, help="1: moving and static pixels weigh equal. 0: off")
+    add("--noise_mixture", help="weights of uniform,low,shifted noise levels; default 1,1,1, stage 2: 0,0,1")
+    # optimisation
+    add("--learning_rate", type=float, default=1e-4, help="of the heads")
+    add("--lora_learning_rate", type=float, default=1e-4, help="stage 2: of the LoRA")
+    add("--weight_decay", type=float, default=0.01, help="of AdamW; 0: off")
+    add("--lr_scheduler", default="constant_with_warmup", help="name of a transformers schedule, such as cosine")
+    add("--lr_warmup_steps", type=int, default=100, help="optimizer updates until the full learning rate; 0: off")
+    add("--max_grad_norm", type=float, default=1.0, help="gradient clipping; 0: off")
+    add("--num_epochs", type=int, default=10, help="epochs of scenes x dataset_repeat clips")
+    add("--max_steps", type=int, default=0, help="stop after this many iterations; 0: as many as the epochs have")
+    add("--batch_size", type=int, default=1, help="clips per GPU in one forward")
+    add("--gradient_accumulation_steps", type=int, default=8, help="iterations per optimizer update")
+    add("--gradient_checkpointing", choices=CHECKPOINTING, default="every", help="stage 2: blocks recomputed")
+    add("--mixed_precision", choices=("no", "bf16"), default="bf16", help="bf16: trained weights stay float32")
+    add("--seed", type=int, default=0, help="of clip order, noise levels, noise and new weights")
+    # output
+    add("--output_path", type=Path, required=True, help="folder for checkpoints, log.jsonl and wandb files")
+    add("--save_steps", type=int, default=500, help="iterations between checkpoints; 0: only final/")
+    add("--keep_last", type=int, default=0, help="step-N folders that are kept; 0: all")
+    add("--resume", default="none", help="auto: continue from the newest step-N; none; or a step-N folder")
+    add("--use_wandb", action="store_true", help="log to wandb (offline when there is no login or network)")
+    add("--wandb_project", default="wan22-motion-depth", help="wandb project")
+    # fmt: on
+    return parser.parse_args(argv)
+
+
+# Settings that may change when a run is resumed; every other one is part of what the run is.
+HARMLESS = {
+    "num_epochs",
+    "max_steps",
+    "save_steps",
+    "keep_last",
+    "resume",
+    "use_wandb",
+    "wandb_project",
+    "output_path",
+    "dataset_num_workers",
+    "heads_checkpoint",
+    "gradient_checkpointing",
+}
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Refuses what cannot work, before anything is read or loaded."""
+    if (
+        sum(value is not None for value in (args.model_base_path, args.model_paths, args.model_id_with_origin_paths))
+        != 1
+    ):
+        raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
+    for name in ("dataset_repeat", "batch_size", "gradient_accumulation_steps", "num_epochs", "lora_rank"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
+    for name in (
+        "max_steps",
+        "save_steps",
+        "keep_last",
+        "lr_warmup_steps",
+        "dataset_num_workers",
+        "max_grad_norm",
+        "motion_loss_weight",
+        "depth_loss_weight",
+        "flow_loss_weight",
+        "learning_rate",
+        "lora_learning_rate",
+    ):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
+    if args.stage == 2 and args.heads_checkpoint is None:
+        raise ValueError(
+            "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"
+        )
+    if args.mixed_precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise ValueError("--mixed_precision bf16: this GPU has no bfloat16; use --mixed_precision no")
+    if args.resume == "none" and (
+        found := [p.name for p in args.output_path.glob("*") if p.name.startswith(("step-", "final"))]
+    ):
+        raise ValueError(
+            f"--output_path {args.output_path} already holds {', '.join(sorted(found)[:3])}; "
+            "continue it with --resume auto or choose another folder"
+        )
+
+
+def build_dataset(args: argparse.Namespace) -> MotionDepthDataset:
+    operator = create_motion_data_operator(
+        base_path=args.dataset_base_path,
+        height=args.height,
+        width=args.width,
+        num_frames=args.num_frames,
+        frame_stride=args.frame_stride if args.frame_stride == "auto" else int(args.frame_stride),
+        motion_units=args.motion_units,
+        motion_direction=args.motion_direction,
+        motion_y_axis=args.motion_y_axis,
+        motion_frame_offset=args.motion_frame_offset,
+    )
+    return MotionDepthDataset(
+        args.dataset_base_path,
+        args.dataset_metadata_path,
+        operator,
+        repeat=args.dataset_repeat,
+        seed=args.seed,
+        reduce=reduce_item,
+    )
+
+
+def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
+    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
+    found = [None]
+    if accelerator.is_main_process:
+        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
+        step = max(1, len(scenes) // STATISTICS_SCENES)
+        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
+    return broadcast_object_list(found)[0]
+
+
+def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConfig:
+    """Architecture of the heads: a checkpoint's, or what the flags say; both at once must agree."""
+    dim, blocks = weights["dit"]["dim"], weights["dit"]["num_layers"]
+    given = {
+        "kind": args.head,
+        "upsampling": args.head_upsampling,
+        **HEAD_SIZES.get(args.head_size, {}),
+        "latent_skip": None if args.head_latent_skip is None else bool(args.head_latent_skip),
+    }
+    if args.head_taps:
+        try:
+            given["taps"] = tap_blocks(blocks, tuple(float(part) for part in args.head_taps.split(",")))
+        except ValueError as error:
+            raise ValueError(f"--head_taps {args.head_taps}: {error}") from None
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.heads_checkpoint is None:
+        return HeadConfig(**{"dit_dim": dim, "taps": tap_blocks(blocks, TAP_FRACTIONS), **given})
+    config = read_head_config(read_checkpoint(args.heads_checkpoint), dim, blocks)
+    if differing := [name for name, value in given.items() if getattr(config, name) != value]:
+        raise ValueError(
+            f"--heads_checkpoint {args.heads_checkpoint}: its heads differ from the --head flags in "
+            f"{', '.join(differing)}; leave those flags out, the checkpoint knows its heads"
+        )
+    return config
+
+
+def find_resume(args: argparse.Namespace) -> tuple[int, Checkpoint | None]:
+    """The step folder to continue from, and how many iterations it has behind it."""
+    if args.resume == "none":
+        return 0, None
+    if args.resume == "auto":
+        step, found, messages = newest_valid(args.output_path)
+        for message in messages:
+            say(message)
+    else:
+        found = read_checkpoint(Path(args.resume))
+        step = found.config["training"]["step"] if "training" in found.config else 0
+    if found is None:
+        return 0, None
+    ours, theirs = run_settings(args), found.config["run"]
+    if differing := [
+        f"--{name} was {theirs.get(name)}, is {value}"
+        for name, value in ours.items()
+        if name not in HARMLESS and theirs.get(name) != value
+    ]:
+        raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
+    return step, found
+
+
+def run_settings(args: argparse.Namespace) -> dict:
+    """All flags as plain values, for config.json and wandb."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+
+
+def build_model(
+    args: argparse.Namespace,
+    device: torch.device,
+    files: WanFiles,
+    statistics: Statistics,
+    config: HeadConfig,
+    resumed: Checkpoint | None,
+) -> tuple[MotionDepthModel, ClipEncoder]:
+    """Loads the weights and puts together what this stage trains."""
+    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, device)
+    set_seed(args.seed)  # new weights are the same on every process and in every run
+    start = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
+    heads = load_heads(start, pipe.dit.dim, len(pipe.dit.blocks)) if start else build_heads(config, statistics)
+    heads.motion.requires_grad_(args.motion_loss_weight > 0)
+    heads.depth.requires_grad_(args.depth_loss_weight > 0)
+    if args.stage == 2:
+        add_lora(pipe.dit, args.lora_rank, args.lora_target_modules.split(","))
+        if start is not None and start.has(LORA_FILE):
+            load_lora(pipe.dit, start.tensors(LORA_FILE), str(start.folder / LORA_FILE))
+    model = MotionDepthModel(pipe.dit, heads, train_dit=args.stage == 2, checkpointing=args.gradient_checkpointing)
+    return model.to(device), ClipEncoder(pipe)
+
+
+def print_plan(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    dataset: MotionDepthDataset,
+    model: MotionDepthModel,
+    statistics: Statistics,
+    start: int,
+    total: int,
+) -> None:
+    """What is about to run, in numbers."""
+    updates = math.ceil(total / args.gradient_accumulation_steps)
+    latents = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
+    operations = count_operations(model, latents)
+    trained = sum(parameter.numel() for parameter in named_trainable(model).values())
+    accelerator.print(
+        f"stage {args.stage} on {accelerator.num_processes} x {accelerator.device.type}, precision {args.mixed_precision}\n"
+        f"data: {len(dataset.data)} scenes, {len(dataset)} clips an epoch, "
+        f"{statistics.moving_share:.1%} of pixels move, median depth {math.exp(statistics.log_depth):.3g} m\n"
+        f"run: iterations {start} to {total} of {accelerator.num_processes * args.batch_size} clips, "
+        f"{updates} optimizer updates, results in {args.output_path}\n"
+        f"model: trains {trained:,} parameters; DiT forward {operations['dit'] / 1e12:.3g} TFLOP, "
+        f"heads {operations['heads'] / 1e12:.3g} TFLOP ({operations['heads'] / operations['dit']:.1%})"
+    )
+
+
+def step_losses(
+    args: argparse.Namespace, model: torch.nn.Module, batch: Batch, statistics: Statistics
+) -> dict[str, Tensor]:
+    """One forward; every loss per clip, (b,), and their weighted sum `loss`."""
+    with_flow = args.stage == 2 and args.flow_loss_weight > 0
+    predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=with_flow)
+    losses = head_losses(predictions, batch.targets, statistics.scales, bool(args.motion_balance))
+    total = args.motion_loss_weight * losses["motion_loss"] + args.depth_loss_weight * losses["depth_loss"]
+    if with_flow:
+        losses["flow_loss"] = predictions["flow_loss"]
+        total = total + args.flow_loss_weight * losses["flow_loss"]
+    return {"loss": total, **losses}
+
+
+def train(args: argparse.Namespace) -> None:
+    check_settings(args)
+    dataset = build_dataset(args)
+    files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
+    config = choose_heads(args, check_weights(files))
+    start, resumed = find_resume(args)
+
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=False, gradient_as_bucket_view=True)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, kwargs_handlers=[ddp], log_with="wandb" if args.use_wandb else None
+    )
+    clips = accelerator.num_processes * args.batch_size
+    total = math.ceil(len(dataset) * args.num_epochs / clips)
+    total = min(total, args.max_steps) if args.max_steps else total
+    accumulation = args.gradient_accumulation_steps
+    source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
+    statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
+    lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
+    model, encoder = build_model(args, accelerator.device, files, statistics, config, resumed)
+    print_plan(args, accelerator, dataset, model, statistics, start, total)
+
+    trainable = named_trainable(model)
+    groups = [
+        {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": args.learning_rate},
+        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": args.lora_learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        weight_decay=args.weight_decay,
+        fused=accelerator.device.type == "cuda",
+    )
+    scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, math.ceil(total / accumulation))
+    if resumed is not None:
+        restore(model, optimizer, resumed.tensors(STATE_FILE))
+        scheduler.load_state_dict(resumed.config["training"]["scheduler"])
+    # DDP would broadcast the frozen DiT, which every process has read from the same file.
+    model._ddp_params_and_buffers_to_ignore = [
+        name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
+    ]
+    wrapped = accelerator.prepare_model(model)
+    run_id = resumed.config["training"]["wandb_run_id"] if resumed is not None else None
+    if args.use_wandb:
+        run_id = start_tracking(accelerator, args.wandb_project, run_settings(args), args.output_path, run_id)
+
+    def save(name: str, step: int) -> None:
+        """Collective: every process takes part, the main one writes."""
+        state = {STATE_FILE: capture(model, optimizer)} if name != "final" else {}
+        description = model_config(config, statistics, lora, run_settings(args))
+        description["training"] = {
+            "step": step,
+            "clips": step * clips,
+            "processes": accelerator.num_processes,
+            "scheduler": scheduler.state_dict(),
+            "wandb_run_id": run_id,
+        }
+        if accelerator.is_main_process:
+            write_checkpoint(args.output_path / name, {**model_tensors(model, statistics), **state}, description)
+            rotate(args.output_path, args.keep_last)
+        accelerator.wait_for_everyone()
+
+    mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
+    positions = rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size)
+    batches = BatchLoader(
+        dataset,
+        positions,
+        encoder,
+        mixture,
+        args.seed,
+        args.dataset_num_workers,
+        accelerator.device,
+        encoder.pipe.torch_dtype,
+    )
+    log = RunLog(accelerator, args.output_path, total, start)
+    waited, began = 0.0, time.perf_counter()
+    for step, (batch, wait) in enumerate(batches, start=start + 1):
+        update = step % accumulation == 0 or step == total
+        in_group = accumulation if step <= total - total % accumulation else total % accumulation
+        with contextlib.nullcontext() if update else accelerator.no_sync(wrapped):
+            losses = step_losses(args, wrapped, batch, statistics)
+            accelerator.backward(losses["loss"].mean() / in_group)
+        log.add(losses, batch.sigma)
+        waited += wait
+        if update:
+            norm = torch.nn.utils.clip_grad_norm_(trainable.values(), args.max_grad_norm or math.inf)
+            optimizer.step()
+            lr = scheduler.get_last_lr()[0]
+            scheduler.step()
+            optimizer.zero_grad()
+            seconds = time.perf_counter() - began
+            log.write(
+                step, lr=lr, grad_norm=float(norm), clips_per_s=in_group * clips / seconds, data_wait=waited / seconds
+            )
+            waited, began = 0.0, time.perf_counter()
+        if args.save_steps and step % args.save_steps == 0:
+            save(f"step-{step}", step)
+    save("final", total)
+    log.close()
+    accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
+    accelerator.end_training()
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        train(args)
+    except ValueError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+
+
+def say(message: str) -> None:
+    """One line on stderr, from the main process only, also before accelerate has started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
