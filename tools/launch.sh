@@ -13,11 +13,21 @@ TRAINING_SCRIPT="$ROOT/train_wan22_ti2v_motion_depth.py"
 NUM_MACHINES="${NUM_MACHINES:-1}"
 MACHINE_RANK="${MACHINE_RANK:-0}"
 MAIN_PROCESS_IP="${MAIN_PROCESS_IP:-}"
-MAIN_PROCESS_PORT="${MAIN_PROCESS_PORT:-29500}"
+MAIN_PROCESS_PORT="${MAIN_PROCESS_PORT:-}"
 
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 2
+}
+
+# Succeeds when the flag $1 is among the others, as `--flag value` or `--flag=value`.
+has_flag() {
+    local flag="$1" word
+    shift
+    for word in "$@"; do
+        [[ "$word" != "$flag" && "$word" != "$flag="* ]] || return 0
+    done
+    return 1
 }
 
 # Sets PYTHON and NUM_GPUS (the GPUs that CUDA_VISIBLE_DEVICES leaves visible).
@@ -54,19 +64,22 @@ find_devices() {
     for name in NUM_PROCESSES NUM_MACHINES; do
         [[ "${!name}" =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name} is not a whole number above 0"
     done
-    [[ "$MACHINE_RANK" =~ ^(0|[1-9][0-9]*)$ ]] && ((MACHINE_RANK < NUM_MACHINES)) ||
-        fail "MACHINE_RANK=$MACHINE_RANK must be between 0 and NUM_MACHINES - 1 = $((NUM_MACHINES - 1))"
-    ((NUM_MACHINES == 1)) || [[ -n "$MAIN_PROCESS_IP" ]] ||
+    if ! [[ "$MACHINE_RANK" =~ ^(0|[1-9][0-9]*)$ ]] || ((MACHINE_RANK >= NUM_MACHINES)); then
+        fail "MACHINE_RANK=$MACHINE_RANK is not between 0 and NUM_MACHINES - 1 = $((NUM_MACHINES - 1))"
+    elif ((NUM_MACHINES > 1)) && [[ -z "$MAIN_PROCESS_IP" ]]; then
         fail "NUM_MACHINES=$NUM_MACHINES needs MAIN_PROCESS_IP, the address of the machine with MACHINE_RANK=0"
-    ((NUM_GPUS == 0 || NUM_PROCESSES <= NUM_GPUS)) ||
+    elif ((NUM_GPUS > 0 && NUM_PROCESSES > NUM_GPUS)); then
         fail "NUM_PROCESSES=$NUM_PROCESSES, but $NUM_GPUS GPUs are visible; one process needs one GPU"
+    fi
 }
 
-# Sets MODEL_FLAGS: the weights in a local folder if they are there, else by model id (downloaded on first use).
+# shellcheck disable=SC2034 # the stage scripts read MODEL_FLAGS
+# Sets MODEL_FLAGS, and WEIGHTS to show: the weights in a local folder if they are there, else by model id (downloaded on first use).
 # A folder that the user named must exist; the default one counts only when it is whole, because a download by
 # model id leaves its own files in the same place.
 find_weights() {
-    local default="./models/Wan-AI/Wan2.2-TI2V-5B" id="Wan-AI/Wan2.2-TI2V-5B"
+    local id="Wan-AI/Wan2.2-TI2V-5B"
+    local default="${DIFFSYNTH_MODEL_BASE_PATH:-./models}/$id"
     if [[ -n "${MODEL_BASE_PATH:-}" ]]; then
         [[ -d "$MODEL_BASE_PATH" ]] || fail "MODEL_BASE_PATH=$MODEL_BASE_PATH is not a folder; give the folder of" \
             "Wan2.2-TI2V-5B or leave MODEL_BASE_PATH unset to load $id by its model id"
@@ -76,18 +89,73 @@ find_weights() {
     fi
     if [[ -n "${MODEL_BASE_PATH:-}" ]]; then
         MODEL_FLAGS=(--model_base_path "$MODEL_BASE_PATH")
+        WEIGHTS="$MODEL_BASE_PATH"
     else
         MODEL_FLAGS=(--model_id_with_origin_paths
             "$id:models_t5_umt5-xxl-enc-bf16.pth,$id:diffusion_pytorch_model*.safetensors,$id:Wan2.2_VAE.pth")
+        WEIGHTS="$id by model id"
     fi
 }
 
-# Prints the name and value of each variable given, a line each.
-print_settings() {
-    local name
-    for name in "$@"; do
-        [[ -z "${!name:-}" ]] || printf '  %-28s %s\n' "$name" "${!name}"
-    done
+# Sets FLAGS: the training script's flags for the settings that both stages have.
+# shellcheck disable=SC2153,SC2154 # the stage scripts set these
+common_flags() {
+    FLAGS=(
+        --dataset_base_path "$DATASET_BASE_PATH"
+        --dataset_metadata_path "$DATASET_METADATA_PATH"
+        --dataset_repeat "$DATASET_REPEAT"
+        --dataset_num_workers "$DATASET_NUM_WORKERS"
+        --height "$HEIGHT"
+        --width "$WIDTH"
+        --num_frames "$NUM_FRAMES"
+        --frame_stride "$FRAME_STRIDE"
+        --motion_units "$MOTION_UNITS"
+        --motion_direction "$MOTION_DIRECTION"
+        --motion_y_axis "$MOTION_Y_AXIS"
+        --motion_frame_offset "$MOTION_FRAME_OFFSET"
+        "${MODEL_FLAGS[@]}"
+        --learning_rate "$LEARNING_RATE"
+        --lr_scheduler "$LR_SCHEDULER"
+        --lr_warmup_steps "$LR_WARMUP_STEPS"
+        --weight_decay "$WEIGHT_DECAY"
+        --max_grad_norm "$MAX_GRAD_NORM"
+        --num_epochs "$NUM_EPOCHS"
+        --max_steps "$MAX_STEPS"
+        --batch_size "$BATCH_SIZE"
+        --gradient_accumulation_steps "$GRADIENT_ACCUMULATION_STEPS"
+        --motion_loss_weight "$MOTION_LOSS_WEIGHT"
+        --depth_loss_weight "$DEPTH_LOSS_WEIGHT"
+        --noise_mixture "$NOISE_MIXTURE"
+        --seed "$SEED"
+        --mixed_precision "$MIXED_PRECISION"
+        --output_path "$OUTPUT_PATH"
+        --save_steps "$SAVE_STEPS"
+        --keep_last "$KEEP_LAST"
+        --resume "$RESUME"
+    )
+    [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH")
+    [[ "$USE_WANDB" == 0 ]] || FLAGS+=(--use_wandb --wandb_project "$WANDB_PROJECT")
+}
+
+# Prints what is about to run; the training script adds what it reads from the data (scenes, clips, updates).
+# $1 = title, the rest = the flags that the user added.
+# shellcheck disable=SC2154 # the stage scripts set these
+describe_run() {
+    local title="$1" device=CPU
+    shift
+    ((NUM_GPUS == 0)) || device=GPU
+    cat <<TEXT
+$title
+  data      $DATASET_BASE_PATH, scenes and prompts from $DATASET_METADATA_PATH, $DATASET_REPEAT clips of each an epoch
+  clips     $NUM_FRAMES frames of ${HEIGHT}x$WIDTH, frame stride $FRAME_STRIDE
+  weights   $WEIGHTS
+  training  $NUM_EPOCHS epochs, batch $BATCH_SIZE, $GRADIENT_ACCUMULATION_STEPS iterations per update, learning rate $LEARNING_RATE
+  devices   $((NUM_PROCESSES * NUM_MACHINES)) x $device, precision $MIXED_PRECISION
+  results   $OUTPUT_PATH, a checkpoint every $SAVE_STEPS iterations and final/
+TEXT
+    if (($#)); then
+        printf '  and       %s\n' "$*"
+    fi
 }
 
 # Replaces this shell by the training script with the given flags, so that its exit status and its signals are the
@@ -104,16 +172,20 @@ launch() {
     fi
     if ((total > 1 && NUM_GPUS > 0)); then
         command+=(-m accelerate.commands.launch --multi_gpu --gpu_ids all --num_processes "$total"
-            --num_machines "$NUM_MACHINES" --machine_rank "$MACHINE_RANK" --main_process_port "$MAIN_PROCESS_PORT"
+            --num_machines "$NUM_MACHINES" --machine_rank "$MACHINE_RANK"
             --mixed_precision "$MIXED_PRECISION" --dynamo_backend no --num_cpu_threads_per_process "$OMP_NUM_THREADS")
-        ((NUM_MACHINES == 1)) || command+=(--main_process_ip "$MAIN_PROCESS_IP")
+        if ((NUM_MACHINES == 1)); then
+            command+=(--main_process_port "${MAIN_PROCESS_PORT:-0}") # 0: any free one, so that two jobs fit on a machine
+        else
+            command+=(--main_process_ip "$MAIN_PROCESS_IP" --main_process_port "${MAIN_PROCESS_PORT:-29500}")
+        fi
     elif ((total > 1)); then
         command+=(-m torch.distributed.run --nproc_per_node "$NUM_PROCESSES")
         if ((NUM_MACHINES == 1)); then
             command+=(--standalone)
         else
             command+=(--nnodes "$NUM_MACHINES" --node_rank "$MACHINE_RANK"
-                --master_addr "$MAIN_PROCESS_IP" --master_port "$MAIN_PROCESS_PORT")
+                --master_addr "$MAIN_PROCESS_IP" --master_port "${MAIN_PROCESS_PORT:-29500}")
         fi
     fi
     command+=("$TRAINING_SCRIPT" "$@")
