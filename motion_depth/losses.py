@@ -74,7 +74,8 @@ def masked_mean(values: Tensor, mask: Tensor, pattern: str = "b ... -> b") -> Te
     """Mean of values where mask holds, over the axes that the einops pattern drops.
 
     Where no value counts the mean is 0 with zero gradient. Values outside the mask may be anything, NaN too: they
-    are never multiplied, so they reach neither the mean nor the gradient.
+    are never multiplied. (A NaN that came of differentiable operations would still spoil their gradient, so the losses
+    below take invalid targets out before they compute with them.)
     """
     total = reduce(torch.where(mask, values, 0.0), pattern, "sum")
     return total / reduce(mask.to(values.dtype), pattern, "sum").clamp(min=1)
@@ -91,7 +92,7 @@ def motion_losses(motion: Tensor, targets: Targets, scales: LossScales, balanced
     Balanced: moving and static pixels are averaged apart and added, so that the few moving ones (about 5 % of a physics
     clip) weigh as much as all others together. Returns `motion_moving`, `motion_static` (b,) or `motion_all` (b,).
     """
-    error = charbonnier(motion - targets.motion, dim=2)
+    error = charbonnier(torch.where(targets.motion_valid[:, :, None], motion - targets.motion, 0.0), dim=2)
     if not balanced:
         return {"motion_all": masked_mean(error, targets.motion_valid) / scales.motion_all}
     moving = targets.moving

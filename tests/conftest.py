@@ -1,0 +1,102 @@
+"""Fixtures that several test files share: demo scenes, a tiny model's files, and a small DiT in memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffsynth.models.wan_video_dit import WanModel
+
+from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
+DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
+
+torch.set_num_threads(2)
+
+
+def run_python(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a file of the project with this interpreter, offline and on the CPU."""
+    settings = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **settings, **environment},
+    )
+
+
+def must_run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """`run_python`, failing the test with the program's own words if it does not exit with 0."""
+    done = run_python(*arguments, **environment)
+    assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def demo_scenes(tmp_path_factory) -> Path:
+    """Three MuJoCo scenes of 96 x 96, 18 frames, with a metadata CSV beside them."""
+    folder = tmp_path_factory.mktemp("demo") / "scenes"
+    must_run(
+        ROOT / "tools/make_demo_scenes.py",
+        "--output",
+        folder,
+        "--height",
+        96,
+        "--width",
+        96,
+        "--num_frames",
+        18,
+        "--scenes",
+        *DEMO_SCENES,
+    )
+    must_run(ROOT / "tools/make_metadata.py", "--dataset_base_path", folder, "--output", folder.parent / "demo.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_csv(demo_scenes) -> Path:
+    return demo_scenes.parent / "demo.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny_wan(demo_scenes) -> Path:
+    """Files of a tiny model, its VAE fitted on the demo scenes."""
+    folder = demo_scenes.parent / "tiny_wan"
+    must_run(ROOT / "tools/make_tiny_wan.py", "--dataset_base_path", demo_scenes, "--output", folder)
+    return folder
+
+
+@pytest.fixture
+def small_dit() -> WanModel:
+    """A DiT with TI2V's flags, 6 blocks of width 48, random weights, frozen."""
+    torch.manual_seed(0)
+    dit = WanModel(
+        dim=48,
+        in_dim=48,
+        ffn_dim=96,
+        out_dim=48,
+        text_dim=16,
+        freq_dim=64,
+        eps=1e-6,
+        patch_size=(1, 2, 2),
+        num_heads=4,
+        num_layers=6,
+        has_image_input=False,
+        seperated_timestep=True,
+        require_vae_embedding=False,
+        require_clip_embedding=False,
+        fuse_vae_embedding_in_latents=True,
+    )
+    return dit.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small_heads(small_dit) -> MotionDepthHeads:
+    """Small dense heads for `small_dit`."""
+    torch.manual_seed(1)
+    config = HeadConfig(small_dit.dim, tap_blocks(len(small_dit.blocks), (0.33, 0.67)), **HEAD_SIZES["small"])
+    return MotionDepthHeads(config, motion_scale=2.0, log_depth=1.5, log_depth_scale=0.5)
