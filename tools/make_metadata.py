@@ -1,0 +1,234 @@
+"""Finds the scenes of a dataset and lists them with a prompt each in a CSV; keeps what a person edited there.
+
+    python tools/make_metadata.py --dataset_base_path Sim_Physics --output data/my_metadata.csv
+    python tools/make_metadata.py --dataset_base_path Sim_Physics --output data/my_metadata.csv --val_scenes 3
+
+A scene is a folder, at any depth, that holds rgb/, motion_vectors/ and distance_to_camera/. Run again, it keeps the
+order of the rows, the prompts and every further column, and appends scenes that are new. `--val_scenes N` or
+`--val_fraction F` also write my_metadata_train.csv and my_metadata_val.csv from it, split by scene folder (env_0 and
+env_1 of one test are two scenes). Which scenes are held out depends on their names and `--seed` alone.
+
+Exit status: 0, or 2 with the reason on stderr; then nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from motion_depth.data import find_scenes, index_scene
+
+from motion_depth.prompts import make_prompt
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What the listing shows of a scene: folder, number of frames, width and height of its pictures in pixels."""
+
+    scene: str
+    frames: int
+    width: int
+    height: int
+
+
+def survey(base_path: Path) -> list[SceneFacts]:
+    """Looks into every scene under `base_path`. Raises ValueError with all problems, a line each."""
+    if not base_path.is_dir():
+        raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
+    scenes = find_scenes(base_path)
+    if not scenes:
+        raise ValueError(
+            f"--dataset_base_path {base_path}: no scene found; a scene is a folder that holds rgb/, motion_vectors/ "
+            "and distance_to_camera/"
+        )
+    facts, problems = [], []
+    for scene in scenes:
+        try:
+            index = index_scene(base_path, scene)
+            width, height = picture_size(index.rgb[index.frame_ids[0]])
+            facts.append(SceneFacts(scene, len(index.frame_ids), width, height))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError(f"{len(problems)} of {len(scenes)} scenes cannot be used:\n  " + "\n  ".join(problems))
+    return facts
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the file's header."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable picture ({error})") from None
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a CSV, all text as it stands there. Raises ValueError naming the row that is wrong."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file, strict=True) if line]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a readable CSV ({error})") from None
+    if not lines or not {"video", "prompt"} <= set(lines[0]):
+        raise ValueError(f"{path}: expected the columns video and prompt, found {', '.join(lines[0] if lines else [])}")
+    columns = lines[0]
+    for number, line in enumerate(lines[1:], start=1):
+        if len(line) != len(columns):
+            raise ValueError(
+                f"{path}: row {number} has {len(line)} fields, expected {len(columns)}; a prompt that contains a comma "
+                "must stand in double quotes"
+            )
+    return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+
+
+def merge(path: Path, facts: list[SceneFacts], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
+    """The rows of `path` if it exists, empty prompts filled in, and a row for every further scene.
+
+    Returns (columns, rows, names of the scenes that are new). A row whose scene is not there is a ValueError: it is
+    never dropped, and a training job would fail on it.
+    """
+    columns, rows = read_rows(path) if path.exists() else (["video", "prompt"], [])
+    found = {fact.scene for fact in facts}
+    listed = {str(PurePosixPath(row["video"])) for row in rows}
+    if gone := [row["video"] for row in rows if str(PurePosixPath(row["video"])) not in found]:
+        raise ValueError(
+            f"{path}: {len(gone)} rows name a folder that is no scene under {base_path}: {', '.join(gone)}; "
+            "put the folders back, or take these rows out"
+        )
+    base_name = base_path.resolve().name
+    for row in rows:
+        row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"], base_name)
+    new = [fact.scene for fact in facts if fact.scene not in listed]
+    blank = dict.fromkeys(columns, "")
+    rows += [{**blank, "video": scene, "prompt": make_prompt(scene, base_name)} for scene in new]
+    return columns, rows, new
+
+
+def count_validation(scenes: int, val_scenes: int | None, val_fraction: float | None) -> int:
+    """How many scenes to hold out; at least one and not all. Raises ValueError naming the flag."""
+    if val_fraction is not None:
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"--val_fraction {val_fraction}: expected a number between 0 and 1")
+        if scenes < 2:
+            raise ValueError(f"--val_fraction {val_fraction}: {scenes} scene cannot be split")
+        return min(scenes - 1, max(1, round(val_fraction * scenes)))
+    if not 0 < val_scenes < scenes:
+        raise ValueError(f"--val_scenes {val_scenes}: expected 1 to {scenes - 1}, because there are {scenes} scenes")
+    return val_scenes
+
+
+def split_scenes(scenes: set[str], count: int, seed: int) -> set[str]:
+    """The `count` scenes to hold out: those whose names hash lowest, so that a new scene hardly changes the choice."""
+    return set(sorted(scenes, key=lambda scene: hashlib.sha256(f"{seed}:{scene}".encode()).digest())[:count])
+
+
+def split_path(path: Path, part: str) -> Path:
+    return path.with_name(f"{path.stem}_{part}{path.suffix}")
+
+
+def write_rows(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+    """Writes the whole file or leaves the old one; a file that would not change is not touched."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    data = text.getvalue().encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replaced_prompts(path: Path, rows: list[dict[str, str]]) -> int:
+    """How many prompts of an older split file differ from those that now take their place."""
+    if not path.exists():
+        return 0
+    _, before = read_rows(path)
+    return len({(row["video"], row["prompt"]) for row in before} - {(row["video"], row["prompt"]) for row in rows})
+
+
+def write_split(path: Path, columns: list[str], rows: list[dict[str, str]], count: int, seed: int) -> None:
+    """Writes the train and the validation file beside `path` and says what is in them."""
+    held_out = split_scenes({str(PurePosixPath(row["video"])) for row in rows}, count, seed)
+    for part in ("train", "val"):
+        target = split_path(path, part)
+        chosen = [row for row in rows if (str(PurePosixPath(row["video"])) in held_out) == (part == "val")]
+        if changed := replaced_prompts(target, rows):
+            print(f"note: {changed} prompts of {target} gave way to those of {path}; edit them there")
+        write_rows(target, columns, chosen)
+        print(f"{target}: {len(chosen)} scenes")
+
+
+def print_report(facts: list[SceneFacts], rows: list[dict[str, str]], new: list[str]) -> None:
+    """A line per row, then the totals."""
+    by_scene = {fact.scene: fact for fact in facts}
+    width = max(len(fact.scene) for fact in facts)
+    for row in rows:
+        fact = by_scene[str(PurePosixPath(row["video"]))]
+        mark = "new " if fact.scene in new else "kept"
+        print(f"{mark} {fact.scene:<{width}} {fact.frames:5d} frames {fact.width:4d}x{fact.height:<4d} {row['prompt']}")
+    lengths = sorted({fact.frames for fact in facts})
+    sizes = Counter(f"{fact.width}x{fact.height}" for fact in facts)
+    frames = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    print(f"{len(facts)} scenes of {frames} frames, {', '.join(sizes)}; {len(new)} new")
+
+
+def run(args: argparse.Namespace) -> None:
+    facts = survey(args.dataset_base_path)
+    if args.output.is_dir():
+        raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
+    columns, rows, new = merge(args.output, facts, args.dataset_base_path)
+    split = args.val_scenes is not None or args.val_fraction is not None
+    count = count_validation(len(facts), args.val_scenes, args.val_fraction) if split else 0
+    print_report(facts, rows, new)
+    write_rows(args.output, columns, rows)
+    print(f"{args.output}: {len(rows)} rows")
+    if split:
+        write_split(args.output, columns, rows, count, args.seed)
+    elif older := [str(p) for p in (split_path(args.output, part) for part in ("train", "val")) if p.exists()]:
+        print(f"note: {' and '.join(older)} stay as they were; --val_scenes or --val_fraction makes them anew")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_base_path", type=Path, required=True, help="folder that holds the scenes")
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write, or to bring up to date")
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument("--val_scenes", type=int, help="hold out this many scenes; default: no split")
+    held_out.add_argument("--val_fraction", type=float, help="hold out this share of the scenes; default: no split")
+    parser.add_argument("--seed", type=int, default=0, help="which scenes are held out")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        run(parse_args(argv))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
