@@ -1,0 +1,163 @@
+"""Procedural surface colours: solid textures that live in a geom's own coordinates, so that they move with it.
+
+Axis legend: n points on one geom; a point is (x, y, z) in metres in that geom's frame. Colours are linear RGB, 0..1.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+NOISE_CELLS = 64  # the noise volume repeats after this many cells; a power of two, so that wrapping is a bit mask
+DISPLAY_GAMMA = 2.2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one geom looks like. `cell`: the pattern's size in metres; `grain`: the strength of the noise (0: none)."""
+
+    pattern: str
+    color: tuple[float, float, float]
+    accent: tuple[float, float, float]
+    cell: float
+    grain: float = 0.35
+    gloss: float = 0.15
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"unknown pattern {self.pattern!r}; expected one of {', '.join(sorted(PATTERNS))}")
+
+
+def linear_rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
+    """A colour as people name it (HSV, display values) in linear light."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return red**DISPLAY_GAMMA, green**DISPLAY_GAMMA, blue**DISPLAY_GAMMA
+
+
+@cache
+def _noise_volume() -> np.ndarray:
+    """(cells^3,) float32 in 0..1: two octaves on one periodic lattice, so that one lookup gives both."""
+    rng = np.random.default_rng(20240229)
+    fine = rng.random((NOISE_CELLS,) * 3, dtype=np.float32)
+    coarse = rng.random((NOISE_CELLS // 2,) * 3, dtype=np.float32)
+    for axis in range(3):  # to the fine lattice: every second point is the mean of its two neighbours
+        between = (coarse + np.roll(coarse, -1, axis)) / 2
+        coarse = np.stack([coarse, between], axis=axis + 1).reshape(
+            [size * 2 if index == axis else size for index, size in enumerate(coarse.shape)]
+        )
+    return np.ascontiguousarray(0.65 * coarse + 0.35 * fine).reshape(-1)
+
+
+def value_noise(points: np.ndarray) -> np.ndarray:
+    """points (n,3), one noise cell per unit -> (n,) float32, smooth, about 0.2..0.8 around 0.5."""
+    volume = _noise_volume()
+    lattice = np.floor(points).astype(np.int32)
+    blend = (points - lattice).astype(np.float32)
+    blend = blend * blend * (3 - 2 * blend)
+    mask = NOISE_CELLS - 1
+    low, high = lattice & mask, (lattice + 1) & mask
+    x = (low[:, 0] * NOISE_CELLS**2, high[:, 0] * NOISE_CELLS**2)
+    y = (low[:, 1] * NOISE_CELLS, high[:, 1] * NOISE_CELLS)
+    z = (low[:, 2], high[:, 2])
+    bx, by, bz = blend.T
+    sheets = []
+    for xi in x:
+        rows = []
+        for yi in y:
+            near, far = volume[xi + yi + z[0]], volume[xi + yi + z[1]]
+            rows.append(near + bz * (far - near))
+        sheets.append(rows[0] + by * (rows[1] - rows[0]))
+    return sheets[0] + bx * (sheets[1] - sheets[0])
+
+
+def _face_coordinates(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two coordinates that run along a box's face: drops the axis that the normal points to."""
+    axis = np.abs(normals).argmax(axis=1)
+    rows = np.arange(len(points))
+    first = np.where(axis == 0, 1, 0)
+    second = np.where(axis == 2, 1, 2)
+    return points[rows, first], points[rows, second]
+
+
+def _plain(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    return np.zeros(len(points), np.float32)
+
+
+def _checker(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    u, v = _face_coordinates(points, normals)
+    return ((np.floor(u) + np.floor(v)) % 2).astype(np.float32)
+
+
+def _cubes(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    return (np.floor(points).sum(axis=1) % 2).astype(np.float32)
+
+
+def _tiles(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    u, v = _face_coordinates(points, normals)
+    return ((u % 1 < 0.07) | (v % 1 < 0.07)).astype(np.float32)
+
+
+def _bricks(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    u, v = _face_coordinates(points, normals)
+    row = np.floor(2 * v)
+    return (((u + 0.5 * (row % 2)) % 1 < 0.06) | ((2 * v) % 1 < 0.12)).astype(np.float32)
+
+
+def _stripes(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    return (points[:, 2] % 1 < 0.5).astype(np.float32)
+
+
+def _sectors(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """A beach ball: six sectors around z. Needs no cell: it follows the direction from the geom's centre."""
+    angle = np.arctan2(points[:, 1], points[:, 0])
+    return (np.floor(angle * 3 / np.pi) % 2).astype(np.float32)
+
+
+def _spots(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    return np.clip((value_noise(points * np.float32(1.7)) - 0.52) * 14, 0, 1)
+
+
+def _marble(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    wave = np.sin(3 * points[:, 0] + 2 * points[:, 2] + 9 * value_noise(points))
+    return 0.5 + 0.5 * wave
+
+
+def _wood(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Growth rings around the x axis, which lies well outside a typical geom."""
+    radius = np.hypot(points[:, 1] + 2.3, points[:, 2] + 3.1)
+    along = points * np.array([0.25, 1.0, 1.0], np.float32)
+    return 0.5 + 0.5 * np.sin(9 * radius + 5 * value_noise(along))
+
+
+# pattern -> function of (points in cells, normals), giving 0 where the colour shows and 1 where the accent does
+PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "plain": _plain,
+    "checker": _checker,
+    "cubes": _cubes,
+    "tiles": _tiles,
+    "bricks": _bricks,
+    "stripes": _stripes,
+    "sectors": _sectors,
+    "spots": _spots,
+    "marble": _marble,
+    "wood": _wood,
+}
+
+
+def surface_color(material: Material, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """points, normals (n,3) float32 in the geom's frame -> (n,3) float32 linear colour before any light."""
+    cells = points / np.float32(material.cell)
+    if material.pattern != "sectors":
+        cells = cells + np.asarray(material.offset, np.float32)
+    amount = PATTERNS[material.pattern](cells, normals)[:, None]
+    color, accent = np.asarray(material.color, np.float32), np.asarray(material.accent, np.float32)
+    mixed = color + amount * (accent - color)
+    if material.grain:
+        grain = value_noise(cells * np.float32(2.3) + np.float32(17.0)) - np.float32(0.5)
+        mixed = mixed * (1 + np.float32(2 * material.grain) * grain)[:, None]
+    return mixed

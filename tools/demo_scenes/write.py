@@ -1,0 +1,149 @@
+"""Writes scenes as Sim_Physics lays them out: OUTPUT/test_<name>/env_<n>/0/0/{rgb,motion_vectors,distance_to_camera}.
+
+A scene appears under its name only when it is complete, an existing one is never written again, and OUTPUT remembers
+the settings that its scenes were made with, so that one folder never mixes sizes or seeds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .recording import simulate
+from .render import SceneRenderer
+
+SETTINGS_FILE = "demo_scenes.json"
+MOVING_PIXELS = 0.5  # a pixel moves when its motion vector is longer than this
+BYTES_PER_PIXEL = 4 * 4 + 4 + 3  # motion, depth and an uncompressed picture: what a pixel takes on disk at most
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every scene of one output folder has in common."""
+
+    height: int
+    width: int
+    num_frames: int
+    seed: int
+    camera: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scene to make."""
+
+    name: str
+    variation: int
+
+    def folder(self, output: Path) -> Path:
+        return output / f"test_{self.name}" / f"env_{self.variation}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_scene` did: the moving share is the mean over the frames that have a predecessor."""
+
+    job: Job
+    seconds: float
+    moving_share: float
+
+
+@contextmanager
+def claimed(output: Path, settings: Settings) -> Iterator[None]:
+    """Holds OUTPUT for one run. ValueError if another run writes there or its scenes have other settings."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / SETTINGS_FILE
+    if not path.exists() and any(output.glob("test_*/env_*")):
+        raise ValueError(
+            f"{output} holds scenes but no {SETTINGS_FILE}: another tool made them; choose another --output"
+        )
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another run is writing scenes to {output}; wait for it or choose another --output"
+            ) from None
+        file.seek(0)
+        text = file.read()
+        if text:
+            _require_same(path, text, settings)
+        else:
+            file.write(json.dumps(asdict(settings), indent=2) + "\n")
+            file.flush()
+        yield
+
+
+def _require_same(path: Path, text: str, settings: Settings) -> None:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not readable as JSON ({error}); delete the folder or choose another --output"
+        ) from None
+    wanted = asdict(settings)
+    if found != wanted:
+        keys = sorted({*found, *wanted}) if isinstance(found, dict) else []
+        changes = [
+            f"--{key} {found.get(key)} (now {wanted.get(key)})" for key in keys if found.get(key) != wanted.get(key)
+        ]
+        raise ValueError(
+            f"{path.parent} holds scenes made with {', '.join(changes) or 'unknown settings'}; "
+            "repeat those settings to add to it, or choose another --output"
+        )
+
+
+def missing(output: Path, jobs: list[Job]) -> list[Job]:
+    """The jobs that OUTPUT lacks. Removes what a killed run left half done; call it inside `claimed`."""
+    for job in jobs:
+        for leftover in job.folder(output).parent.glob(f".env_{job.variation}.partial-*"):
+            shutil.rmtree(leftover)
+    return [job for job in jobs if not job.folder(output).exists()]
+
+
+def require_space(output: Path, settings: Settings, count: int) -> int:
+    """Bytes that `count` scenes take. ValueError if the disk has less."""
+    needed = count * settings.num_frames * settings.height * settings.width * BYTES_PER_PIXEL
+    free = shutil.disk_usage(output).free
+    if needed > free:
+        raise ValueError(
+            f"{count} scenes need {needed / 1e9:.1f} GB, and {output} has {free / 1e9:.1f} GB left; make fewer"
+        )
+    return needed
+
+
+def write_scene(output: Path, job: Job, settings: Settings) -> Report:
+    """Simulates, renders and writes one scene; the folder takes its name when the last file is written."""
+    begin = time.perf_counter()
+    recording = simulate(
+        job.name, job.variation, seed=settings.seed, num_frames=settings.num_frames, camera=settings.camera
+    )
+    renderer = SceneRenderer(recording, settings.height, settings.width)
+    folder = job.folder(output)
+    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    places = {kind: partial / "0" / "0" / kind for kind in ("rgb", "motion_vectors", "distance_to_camera")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    moving = []
+    for index in range(settings.num_frames):
+        frame = renderer.frame(index)
+        motion = np.zeros((*frame.motion.shape[:2], 4), np.float32)  # z and w are unused
+        # Replicator's x and y count movement to the left and to the top: just the backward flow in image coordinates.
+        motion[..., :2] = frame.motion
+        Image.fromarray(frame.rgb).save(places["rgb"] / f"rgb_{index:04d}.png", compress_level=3)
+        np.save(places["motion_vectors"] / f"motion_vectors_{index:04d}.npy", motion)
+        np.save(places["distance_to_camera"] / f"distance_to_camera_{index:04d}.npy", frame.distance)
+        if index:
+            moving.append(float((np.hypot(*np.moveaxis(frame.motion, -1, 0)) > MOVING_PIXELS).mean()))
+    partial.rename(folder)
+    return Report(job, time.perf_counter() - begin, float(np.mean(moving)))
