@@ -19,58 +19,30 @@ import hashlib
 import io
 import os
 import sys
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from motion_depth.data import find_scenes, index_scene
-
 from motion_depth.prompts import make_prompt
+from motion_depth.scenes import SceneIndex, find_scenes, index_scene
 
 
-@dataclass(frozen=True)
-class SceneFacts:
-    """What the listing shows of a scene: folder, number of frames, width and height of its pictures in pixels."""
-
-    scene: str
-    frames: int
-    width: int
-    height: int
-
-
-def survey(base_path: Path) -> list[SceneFacts]:
+def survey(base_path: Path) -> list[SceneIndex]:
     """Looks into every scene under `base_path`. Raises ValueError with all problems, a line each."""
-    if not base_path.is_dir():
-        raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
     scenes = find_scenes(base_path)
     if not scenes:
         raise ValueError(
             f"--dataset_base_path {base_path}: no scene found; a scene is a folder that holds rgb/, motion_vectors/ "
             "and distance_to_camera/"
         )
-    facts, problems = [], []
+    found, problems = [], []
     for scene in scenes:
         try:
-            index = index_scene(base_path, scene)
-            width, height = picture_size(index.rgb[index.frame_ids[0]])
-            facts.append(SceneFacts(scene, len(index.frame_ids), width, height))
+            found.append(index_scene(base_path, scene))
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError(f"{len(problems)} of {len(scenes)} scenes cannot be used:\n  " + "\n  ".join(problems))
-    return facts
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the file's header."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable picture ({error})") from None
+    return found
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -94,16 +66,21 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
 
 
-def merge(path: Path, facts: list[SceneFacts], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
+def scene_of(row: dict[str, str]) -> str:
+    """The row's scene as find_scenes writes it, however it stands in the CSV ("./a/b/" -> "a/b")."""
+    return str(PurePosixPath(row["video"]))
+
+
+def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
     """The rows of `path` if it exists, empty prompts filled in, and a row for every further scene.
 
     Returns (columns, rows, names of the scenes that are new). A row whose scene is not there is a ValueError: it is
     never dropped, and a training job would fail on it.
     """
     columns, rows = read_rows(path) if path.exists() else (["video", "prompt"], [])
-    found = {fact.scene for fact in facts}
-    listed = {str(PurePosixPath(row["video"])) for row in rows}
-    if gone := [row["video"] for row in rows if str(PurePosixPath(row["video"])) not in found]:
+    found = {index.scene for index in scenes}
+    listed = {scene_of(row) for row in rows}
+    if gone := [row["video"] for row in rows if scene_of(row) not in found]:
         raise ValueError(
             f"{path}: {len(gone)} rows name a folder that is no scene under {base_path}: {', '.join(gone)}; "
             "put the folders back, or take these rows out"
@@ -111,7 +88,7 @@ def merge(path: Path, facts: list[SceneFacts], base_path: Path) -> tuple[list[st
     base_name = base_path.resolve().name
     for row in rows:
         row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"], base_name)
-    new = [fact.scene for fact in facts if fact.scene not in listed]
+    new = [index.scene for index in scenes if index.scene not in listed]
     blank = dict.fromkeys(columns, "")
     rows += [{**blank, "video": scene, "prompt": make_prompt(scene, base_name)} for scene in new]
     return columns, rows, new
@@ -168,46 +145,53 @@ def replaced_prompts(path: Path, rows: list[dict[str, str]]) -> int:
     return len({(row["video"], row["prompt"]) for row in before} - {(row["video"], row["prompt"]) for row in rows})
 
 
-def write_split(path: Path, columns: list[str], rows: list[dict[str, str]], count: int, seed: int) -> None:
-    """Writes the train and the validation file beside `path` and says what is in them."""
-    held_out = split_scenes({str(PurePosixPath(row["video"])) for row in rows}, count, seed)
-    for part in ("train", "val"):
-        target = split_path(path, part)
-        chosen = [row for row in rows if (str(PurePosixPath(row["video"])) in held_out) == (part == "val")]
-        if changed := replaced_prompts(target, rows):
-            print(f"note: {changed} prompts of {target} gave way to those of {path}; edit them there")
-        write_rows(target, columns, chosen)
-        print(f"{target}: {len(chosen)} scenes")
+def split_rows(rows: list[dict[str, str]], count: int, seed: int) -> dict[str, list[dict[str, str]]]:
+    """Rows of the parts "train" and "val"; all rows of a scene are in the same one."""
+    held_out = split_scenes({scene_of(row) for row in rows}, count, seed)
+    return {
+        "train": [row for row in rows if scene_of(row) not in held_out],
+        "val": [row for row in rows if scene_of(row) in held_out],
+    }
 
 
-def print_report(facts: list[SceneFacts], rows: list[dict[str, str]], new: list[str]) -> None:
+def print_report(scenes: list[SceneIndex], rows: list[dict[str, str]], new: list[str]) -> None:
     """A line per row, then the totals."""
-    by_scene = {fact.scene: fact for fact in facts}
-    width = max(len(fact.scene) for fact in facts)
+    indices = {index.scene: index for index in scenes}
+    space = max(len(index.scene) for index in scenes)
     for row in rows:
-        fact = by_scene[str(PurePosixPath(row["video"]))]
-        mark = "new " if fact.scene in new else "kept"
-        print(f"{mark} {fact.scene:<{width}} {fact.frames:5d} frames {fact.width:4d}x{fact.height:<4d} {row['prompt']}")
-    lengths = sorted({fact.frames for fact in facts})
-    sizes = Counter(f"{fact.width}x{fact.height}" for fact in facts)
+        index = indices[scene_of(row)]
+        mark = "new " if index.scene in new else "kept"
+        frames = f"{len(index.frame_ids):5d} frames"
+        print(f"{mark} {index.scene:<{space}} {frames} {index.width:4d}x{index.height:<4d} {row['prompt']}")
+    lengths = sorted({len(index.frame_ids) for index in scenes})
+    sizes = sorted({f"{index.width}x{index.height}" for index in scenes})
     frames = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    print(f"{len(facts)} scenes of {frames} frames, {', '.join(sizes)}; {len(new)} new")
+    print(f"{len(scenes)} scenes of {frames} frames, {', '.join(sizes)} (width x height); {len(new)} new")
 
 
 def run(args: argparse.Namespace) -> None:
-    facts = survey(args.dataset_base_path)
+    scenes = survey(args.dataset_base_path)
     if args.output.is_dir():
         raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
-    columns, rows, new = merge(args.output, facts, args.dataset_base_path)
-    split = args.val_scenes is not None or args.val_fraction is not None
-    count = count_validation(len(facts), args.val_scenes, args.val_fraction) if split else 0
-    print_report(facts, rows, new)
+    columns, rows, new = merge(args.output, scenes, args.dataset_base_path)
+    parts, notes = {}, []
+    if args.val_scenes is not None or args.val_fraction is not None:
+        parts = split_rows(rows, count_validation(len(scenes), args.val_scenes, args.val_fraction), args.seed)
+    for part in ("train", "val"):
+        path = split_path(args.output, part)
+        if part in parts and (changed := replaced_prompts(path, rows)):
+            notes.append(f"{changed} prompts of {path} give way to those of {args.output}; edit them there")
+        elif not parts and path.exists():
+            notes.append(f"{path} stays as it was; --val_scenes or --val_fraction makes it anew")
+
+    print_report(scenes, rows, new)
     write_rows(args.output, columns, rows)
     print(f"{args.output}: {len(rows)} rows")
-    if split:
-        write_split(args.output, columns, rows, count, args.seed)
-    elif older := [str(p) for p in (split_path(args.output, part) for part in ("train", "val")) if p.exists()]:
-        print(f"note: {' and '.join(older)} stay as they were; --val_scenes or --val_fraction makes them anew")
+    for part, chosen in parts.items():
+        write_rows(split_path(args.output, part), columns, chosen)
+        print(f"{split_path(args.output, part)}: {len(chosen)} rows")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

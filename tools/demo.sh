@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Both stages from nothing, on any machine: physics scenes, a tiny model, stage 1, stage 2, a table of losses.
+#
+#   bash tools/demo.sh
+#   DEMO_DIR=/data/demo STAGE1_STEPS=2000 bash tools/demo.sh
+#
+# Needs no GPU, weights or dataset: scenes are simulated and rendered here, and the model has WAN2.2-TI2V-5B's shape at
+# a tiny size. The two stage scripts run as they are; only their settings differ from the reference job's. Run again, it
+# keeps what stands and goes on where it was stopped; delete DEMO_DIR to start over.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+DEMO_DIR="${DEMO_DIR:-./demo}"
+TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
+STAGE1_STEPS="${STAGE1_STEPS:-600}"       # iterations
+STAGE2_STEPS="${STAGE2_STEPS:-200}"
+
+# The stage scripts' settings for a small model and small clips
+export HEIGHT="${HEIGHT:-128}" WIDTH="${WIDTH:-128}" NUM_FRAMES="${NUM_FRAMES:-17}"
+export HEAD_SIZE="${HEAD_SIZE:-small}"
+export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
+export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-1}"
+export WANDB_MODE="${WANDB_MODE:-offline}"
+
+heading() {
+    printf '\n== %s (%d min %02d s)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+export VENV="${VENV:-$ROOT/.venv}"
+bash "$ROOT/tools/setup.sh"
+export PYTHON="$VENV/bin/python"
+SECONDS=0
+
+scenes() { # $1 = train or heldout, $2 = seed, $3 = variations
+    "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --seed "$2" --variations "$3" \
+        --height "$HEIGHT" --width "$WIDTH" --num_frames 33
+    "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
+}
+
+heading "Scenes to train on"
+scenes train 0 "$TRAIN_VARIATIONS"
+heading "Scenes to hold out"
+scenes heldout 1 1
+
+heading "A tiny model in the shape of WAN2.2-TI2V-5B"
+"$PYTHON" "$ROOT/tools/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
+
+export DATASET_BASE_PATH="$DEMO_DIR/train" DATASET_METADATA_PATH="$DEMO_DIR/train.csv"
+export MODEL_BASE_PATH="$DEMO_DIR/tiny_wan" STAGE1_PATH="$DEMO_DIR/stage1"
+export RESUME=auto
+
+heading "Stage 1"
+OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" SAVE_STEPS="${SAVE_STEPS:-$STAGE1_STEPS}" \
+    LEARNING_RATE="${LEARNING_RATE:-1e-3}" bash "$ROOT/train_wan22_stage1_heads.sh"
+heading "Stage 2"
+OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" SAVE_STEPS="${SAVE_STEPS:-$STAGE2_STEPS}" \
+    LEARNING_RATE="${LEARNING_RATE:-5e-4}" LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-5e-4}" \
+    bash "$ROOT/train_wan22_stage2_lora.sh"
+
+heading "Losses"
+"$PYTHON" "$ROOT/tools/show_losses.py" "$DEMO_DIR/stage1" "$DEMO_DIR/stage2"
+cat <<TEXT
+
+scenes        $DEMO_DIR/train, $DEMO_DIR/heldout
+heads         $DEMO_DIR/stage1/final
+heads, LoRA   $DEMO_DIR/stage2/final
+TEXT
