@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from motion_depth.data import create_motion_data_operator
 from PIL import Image
 
+from motion_depth.data import create_motion_data_operator, find_scenes
 from motion_depth.motion import warp
 from tools.demo_scenes import SCENES, SceneRenderer, simulate
 from tools.demo_scenes.recording import record
@@ -249,6 +249,7 @@ def test_a_run_that_dies_leaves_no_scene(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         make(tmp_path, *SMALL, "--scenes", "ball_ramp")
     assert not Job("ball_ramp", 0).folder(tmp_path).exists()
+    assert find_scenes(tmp_path) == []
     monkeypatch.undo()
     make(tmp_path, *SMALL, "--scenes", "ball_ramp")
     assert sorted(path.name for path in (tmp_path / "test_ball_ramp").iterdir()) == ["env_0"]
@@ -264,6 +265,12 @@ def test_scenes_of_other_settings_are_never_mixed(tmp_path):
     (tmp_path / SETTINGS_FILE).unlink()
     with pytest.raises(ValueError, match="another tool made them"):
         make(tmp_path, *SMALL, "--scenes", "ball_collide")
+
+
+def test_the_output_may_not_be_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file; expected a folder"):
+        make(tmp_path / "file", *SMALL, "--scenes", "ball_ramp")
 
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path):

@@ -22,6 +22,7 @@ from PIL import Image
 from .recording import simulate
 from .render import SceneRenderer
 
+MODALITIES = ("rgb", "motion_vectors", "distance_to_camera")
 SETTINGS_FILE = "demo_scenes.json"
 MOVING_PIXELS = 0.5  # a pixel moves when its motion vector is longer than this
 BYTES_PER_PIXEL = 4 * 4 + 4 + 3  # motion, depth and an uncompressed picture: what a pixel takes on disk at most
@@ -61,6 +62,8 @@ class Report:
 @contextmanager
 def claimed(output: Path, settings: Settings) -> Iterator[None]:
     """Holds OUTPUT for one run. ValueError if another run writes there or its scenes have other settings."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file; expected a folder, which may be new")
     output.mkdir(parents=True, exist_ok=True)
     path = output / SETTINGS_FILE
     if not path.exists() and any(output.glob("test_*/env_*")):
@@ -131,7 +134,8 @@ def write_scene(output: Path, job: Job, settings: Settings) -> Report:
     renderer = SceneRenderer(recording, settings.height, settings.width)
     folder = job.folder(output)
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    places = {kind: partial / "0" / "0" / kind for kind in ("rgb", "motion_vectors", "distance_to_camera")}
+    # Until all is written, the folders have other names too: nobody who searches for scenes finds half a one.
+    places = {kind: partial / "0" / "0" / f"{kind}.partial" for kind in MODALITIES}
     for place in places.values():
         place.mkdir(parents=True)
     moving = []
@@ -145,5 +149,7 @@ def write_scene(output: Path, job: Job, settings: Settings) -> Report:
         np.save(places["distance_to_camera"] / f"distance_to_camera_{index:04d}.npy", frame.distance)
         if index:
             moving.append(float((np.hypot(*np.moveaxis(frame.motion, -1, 0)) > MOVING_PIXELS).mean()))
+    for kind, place in places.items():
+        place.rename(place.with_name(kind))
     partial.rename(folder)
     return Report(job, time.perf_counter() - begin, float(np.mean(moving)))
