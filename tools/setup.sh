@@ -61,16 +61,27 @@ fi
 
 if [[ -L "$VENV" && ! -e "$VENV" ]]; then
     fail "$VENV is a link to a folder that does not exist: $(readlink "$VENV")"
+elif [[ -L "$VENV" ]]; then
+    VENV="$(cd -P "$VENV" && pwd)" # python -m venv makes none through a link
 elif [[ -e "$VENV" && ! -d "$VENV" ]]; then
     fail "$VENV is not a folder; set VENV to another place"
+fi
+STAMP="$VENV/.requirements.sha256"
+UNFINISHED="$VENV/.unfinished" # stands while an environment is made from nothing, so that a half-made one is known
+
+if [[ -f "$UNFINISHED" ]]; then
+    find "$VENV" -mindepth 1 ! -path "$UNFINISHED" -delete
 elif [[ -d "$VENV" && ! -f "$VENV/pyvenv.cfg" && -n "$(ls -A "$VENV")" ]]; then
     fail "$VENV holds files but no Python environment; set VENV to another place"
 fi
-
 if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     require_python "$PYTHON" "PYTHON=$PYTHON"
     echo "Making the Python environment $VENV ..."
+    mkdir -p "$VENV"
+    [[ -f "$VENV/pyvenv.cfg" ]] || touch "$UNFINISHED"
     "$PYTHON" -m venv "$VENV" || fail "$PYTHON -m venv failed (on Debian and Ubuntu: apt-get install python3-venv)"
+    "$VENV/bin/python" -m pip --version >/dev/null || fail "$VENV has no working pip; delete it and run this again"
+    rm -f "$UNFINISHED"
 fi
 require_python "$VENV/bin/python" "the Python of $VENV"
 
