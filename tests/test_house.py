@@ -1,0 +1,136 @@
+"""The layout: who may import whom, and what must not stand in any file."""
+
+import ast
+import graphlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = "train_wan22_ti2v_motion_depth"
+PARTS = sorted((ROOT / "motion_depth").glob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
+
+# Which other parts a part may import. A new part gets its line here.
+ALLOWED = {
+    "__init__": set(),
+    "assemble": {"checkpoint", "heads", "lora", "statistics", "wan"},
+    "batch": {"data", "losses", "noise"},
+    "checkpoint": set(),
+    "clips": {"motion", "scenes"},
+    "data": {"clips", "scenes"},
+    "evaluation": {"batch", "losses", "metrics", "noise", "wan"},
+    "heads": set(),
+    "loader": {"batch", "data", "noise", "wan"},
+    "lora": set(),
+    "losses": {"motion"},
+    "metrics": {"losses", "motion"},
+    "motion": set(),
+    "noise": set(),
+    "panels": {"motion"},
+    "prompts": set(),
+    "scenes": set(),
+    "statistics": {"losses"},
+    "tiny": {"tiny_vae"},
+    "tiny_vae": set(),
+    "tracking": {"noise"},
+    "training_state": set(),
+    "wan": {"heads", "losses", "weights"},
+    "weights": {"tiny"},
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Full names of the modules, and of what is taken from them, that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def imported_parts(path: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imported_modules(path) if name.startswith("motion_depth.")}
+    return names & {part.stem for part in PARTS}
+
+
+def by_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", PARTS, ids=by_name)
+def test_a_part_imports_only_the_parts_that_it_may(path):
+    assert path.stem in ALLOWED, f"say in ALLOWED which parts {path.stem} may import"
+    assert imported_parts(path) <= ALLOWED[path.stem]
+
+
+def test_the_allowed_directions_have_no_circle():
+    assert set(graphlib.TopologicalSorter(ALLOWED).static_order()) >= {part.stem for part in PARTS}
+
+
+@pytest.mark.parametrize("path", [*PARTS, *TOOLS], ids=by_name)
+def test_parts_and_tools_never_import_the_script(path):
+    assert not {name for name in imported_modules(path) if name.split(".")[0] == SCRIPT}
+
+
+@pytest.mark.parametrize("path", PARTS, ids=by_name)
+def test_parts_import_no_tool_and_read_no_command_line(path):
+    assert not {name for name in imported_modules(path) if name.split(".")[0] in ("tools", "argparse", "sys.argv")}
+    assert "sys.argv" not in path.read_text()
+
+
+def test_only_wan_imports_the_pipeline():
+    using = {path.stem for path in PARTS if any(n.startswith("diffsynth.pipelines") for n in imported_modules(path))}
+    assert using == {"wan"}
+
+
+def test_importing_the_script_runs_nothing():
+    *statements, last = ast.parse((ROOT / f"{SCRIPT}.py").read_text()).body
+    harmless = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    assert isinstance(statements[0], ast.Expr)
+    assert isinstance(statements[0].value, ast.Constant)  # the docstring
+    assert not [node.lineno for node in statements[1:] if not isinstance(node, harmless)]
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    main()"
+
+
+@pytest.mark.parametrize("name", ["LoadImageSequenceWithMotionWrapper", "create_motion_data_operator"])
+def test_the_script_imports_and_uses_the_data_operator(name):
+    source = (ROOT / f"{SCRIPT}.py").read_text()
+    assert f"motion_depth.data.{name}" in imported_modules(ROOT / f"{SCRIPT}.py")
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    assert name in used
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=by_name)
+def test_a_tool_opens_with_commands_that_run(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert f"python tools/{path.name}" in docstring
+
+
+# What belongs to one machine or one way of working, and not to the project. Split, so that this file passes too.
+FORBIDDEN = {
+    "a folder of one machine": r"(?<![\w./~$}])/(work|root|home|tm" + r"p)/\w",
+    "the address of a package registry": r"(pypi\.or" + r"g|pythonhosted|registry\.npm|--index-ur" + r"l)",
+    "a note to do it later": r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b",
+    "a work item's number": r"\b[Ii]ssue #?\d",
+}
+
+
+def test_no_file_names_what_is_not_the_projects():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.suffix in (".png", ".gif", ".mp4", ".safetensors", ".npy"):
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            found += [f"{name}:{number}: {what}" for what, pattern in FORBIDDEN.items() if re.search(pattern, line)]
+    assert not found
