@@ -29,12 +29,17 @@ def test_a_run_of_one_row(tmp_path):
     assert show_losses.first_and_last([{"step": 40, "loss": 3.0}], "loss") == (3.0, 3.0)
 
 
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    assert show_losses.read_log(tmp_path) == [{"step": 1, "loss": 2}]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (None, "there is no such file; give the OUTPUT_PATH of a run"),
         ("", "holds no losses yet"),
-        ('{"step": 1, "loss": 1}\n{"st', "line 2 is not JSON"),
+        ('{"step": 1, "loss": 1}\n{"st\n', "line 2 is not JSON"),
     ],
 )
 def test_a_log_that_cannot_be_read_is_named(tmp_path, text, expected):

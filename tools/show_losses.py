@@ -22,7 +22,8 @@ def read_log(run: Path) -> list[dict]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; give the OUTPUT_PATH of a run that has trained")
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    complete, _, _ = path.read_text().rpartition("\n")  # the last line may be half-written while the run goes on
+    for number, line in enumerate(complete.splitlines(), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
