@@ -68,12 +68,13 @@ def decode_motion(raw: np.ndarray | Tensor, convention: MotionConvention) -> tup
     raw: (H, W, C), C >= 2, any floating type; channels 0 and 1 are x and y, further ones are not looked at.
     Returns flow (2, H, W) and valid (H, W) bool; a vector that is not finite is invalid, its flow is 0.
     """
-    flow = rearrange(torch.as_tensor(raw)[..., :2], "h w xy -> xy h w").to(torch.float32, copy=True).contiguous()
+    raw = torch.as_tensor(raw)
+    flow = torch.stack([raw[..., 0], raw[..., 1]]).float()
     height, width = flow.shape[1:]
     for channel, factor in zip(flow, convention.scale(height, width), strict=True):
         if factor != 1.0:
             channel.mul_(factor)
-    valid = flow.isfinite().all(dim=0)
+    valid = flow[0].isfinite() & flow[1].isfinite()
     return flow.masked_fill_(~valid, 0.0), valid
 
 
@@ -87,7 +88,8 @@ def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """
     height, width = image.shape[-2:]
     x, y, inside = _targets(flow.unbind(dim=1))
-    index, weight = _corners(rearrange(x, "n h w -> n (h w)"), rearrange(y, "n h w -> n (h w)"), width)
+    x, y = (rearrange(each.nan_to_num(0.0), "n h w -> n (h w)") for each in (x, y))
+    index, weight = _corners(x, y, width)
     pixels = rearrange(image, "n c h w -> n c (h w)")
     # One corner at a time: all four at once would hold four copies of the image.
     warped = torch.zeros_like(pixels)
@@ -131,27 +133,29 @@ def compose(frames: Sequence[FrameMotion]) -> tuple[Tensor, Tensor]:
 
 def _follow(frame: FrameMotion, offset: Tensor) -> FrameMotion:
     """Sample `frame` at p + offset(p), offset (2, H, W): how the points that are at p later on look in `frame`."""
-    width = frame.flow.shape[-1]
-    x, y, inside = _targets(offset.unbind(dim=0))
-    values = torch.cat([frame.flow, frame.depth[None]]).flatten(1)
-    valid = frame.valid.flatten()
+    height, width = frame.depth.shape
+    maps = torch.stack([*frame.flow, frame.depth, frame.valid.float()]).flatten(1)
     # A point that rests is read where it is. Only the others need interpolation: in most clips, a few percent.
-    moving = (offset != 0).any(dim=0).flatten().nonzero().squeeze(1)
-    index, weight = _corners(x.flatten()[moving], y.flatten()[moving], width)
-    corners = values[:, index]  # (flow x, flow y, depth) x 4 corners x points
-    one_surface = valid[index].all(dim=0) & _smooth(corners)
-    values = values.index_copy(1, moving, (corners * weight).sum(dim=1))
-    valid = valid.index_copy(0, moving, one_surface) & inside.flatten()
-    flow_x, flow_y, depth = values.unflatten(1, frame.depth.shape)
-    return FrameMotion(torch.stack([flow_x, flow_y]), valid.unflatten(0, frame.depth.shape), depth)
+    moving = ((offset[0] != 0) | (offset[1] != 0)).flatten().nonzero().squeeze(1)
+    offset_x, offset_y = offset.flatten(1)[:, moving]
+    x, y, inside = _into_picture(moving % width + offset_x, moving // width + offset_y, height, width)
+    index, weight = _corners(x, y, width)
+    corners = maps.index_select(1, index.flatten()).unflatten(1, index.shape)  # maps x 4 corners x points
+    found = (corners * weight).sum(dim=1)
+    found[3] = inside & _smooth(corners)
+    flow_x, flow_y, depth, valid = maps.index_copy(1, moving, found).unflatten(1, (height, width))
+    return FrameMotion(torch.stack([flow_x, flow_y]), valid > 0, depth)
 
 
 def _smooth(corners: Tensor) -> Tensor:
-    """Whether four neighbouring pixels may be mixed. corners: (3, 4, points) of flow x, flow y, depth -> (points,)."""
+    """Whether neighbouring pixels may be mixed: all valid, and of one surface, or of two that move alike.
+
+    corners: (4, 4, points), flow x, flow y, depth and valid (1 or 0) of the four. Returns (points,) bool.
+    """
     low, high = corners.amin(dim=1), corners.amax(dim=1)
-    slope = (high - low)[:2].amax(dim=0)
+    slope = _length(high[:2] - low[:2])
     same_distance = high[2] - low[2] <= SAME_DISTANCE * low[2]
-    return (slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance)
+    return (low[3] > 0) & ((slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance))
 
 
 def _same_surface(later: FrameMotion, earlier: FrameMotion) -> Tensor:
@@ -163,20 +167,29 @@ def _same_surface(later: FrameMotion, earlier: FrameMotion) -> Tensor:
     STRICT_DISTANCE where it moves differently now: a collision, or another surface that hid the point.
     """
     change = (earlier.depth - later.depth).abs()
-    steady = (earlier.flow - later.flow).abs().amax(dim=0) <= SAME_FLOW
-    allowance = torch.where(steady, SAME_DISTANCE, STRICT_DISTANCE)
-    sideways = later.flow.square().sum(dim=0).sqrt() / later.flow.shape[-1]
+    allowance = torch.where(_length(earlier.flow - later.flow) <= SAME_FLOW, SAME_DISTANCE, STRICT_DISTANCE)
+    sideways = _length(later.flow) / later.flow.shape[-1]
     return change <= (allowance + sideways) * later.depth
 
 
+def _length(flow: Tensor) -> Tensor:
+    """The larger of |x| and |y|, of flow (2, ...)."""
+    return torch.maximum(flow[0].abs(), flow[1].abs())
+
+
 def _targets(flow: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """p + flow(p) for flow x and y (..., H, W): x, y clamped into the picture, and whether they were inside it."""
+    """p + flow(p) for flow x and y (..., H, W): x, y moved into the picture, and whether they were inside it."""
     flow_x, flow_y = flow
     height, width = flow_x.shape[-2:]
     x = flow_x + torch.arange(width, device=flow_x.device, dtype=flow_x.dtype)
     y = flow_y + torch.arange(height, device=flow_y.device, dtype=flow_y.dtype)[:, None]
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return x.clamp(0, width - 1).nan_to_num(0.0), y.clamp(0, height - 1).nan_to_num(0.0), inside
+    return _into_picture(x, y, height, width)
+
+
+def _into_picture(x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Nearest coordinates inside a picture (NaN stays), and whether they are the ones given."""
+    inner_x, inner_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    return inner_x, inner_y, (inner_x == x) & (inner_y == y)
 
 
 def _corners(x: Tensor, y: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,214 @@
+"""From a scene's files to a clip with its targets: the clip, and the operator that loads one.
+
+Axes: T frame, H height, W width. Motion follows the conventions of motion.py, files those of scenes.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffsynth.core.data.operators import DataProcessingOperator
+from PIL import Image
+from torch import Tensor
+
+from motion_depth.motion import CoverCrop, FrameMotion, MotionConvention, compose, cover_crop, decode_motion
+from motion_depth.scenes import SceneIndex, index_scene, read_depth, read_motion, read_rgb
+
+# Threads that read one clip's files; decoding and reading release the GIL, and on network storage they wait a lot.
+READ_THREADS = 4
+
+
+@dataclass
+class MotionDepthClip:
+    """A clip with its targets; tensors of one length T and one size H, W, checked on construction.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8.
+        motion: (T, 2, H, W) float32, pixels of this size, backward flow (x, y) to the previous frame of the clip; 0
+            where it is invalid.
+        motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame.
+        depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
+        depth_valid: (T, H, W) bool.
+        frame_ids: (T,) int64, the frame numbers of the files.
+        scene: the CSV's `video`.
+    """
+
+    frames: Tensor
+    motion: Tensor
+    motion_valid: Tensor
+    depth: Tensor
+    depth_valid: Tensor
+    frame_ids: Tensor
+    scene: str
+
+    def __post_init__(self) -> None:
+        t, h, w = self.depth.shape
+        for name, (shape, dtype) in self.layout(t, h, w).items():
+            found = getattr(self, name)
+            if (tuple(found.shape), found.dtype) != (shape, dtype):
+                raise ValueError(f"{name}: found {tuple(found.shape)} {found.dtype}, expected {shape} {dtype}")
+
+    @staticmethod
+    def layout(t: int, h: int, w: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a clip of t frames of h x w pixels."""
+        return {
+            "frames": ((t, h, w, 3), torch.uint8),
+            "motion": ((t, 2, h, w), torch.float32),
+            "motion_valid": ((t, h, w), torch.bool),
+            "depth": ((t, h, w), torch.float32),
+            "depth_valid": ((t, h, w), torch.bool),
+            "frame_ids": ((t,), torch.int64),
+        }
+
+
+class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
+    """DiffSynth operator: a scene's name, or (name, window), to a MotionDepthClip; a name alone means window 0.
+
+    Window w of a scene is its clip that starts at its w-th frame; all clips of a scene have the same stride. Built by
+    `create_motion_data_operator`. Composes with `>>`, can be pickled, and returns the same clip for the same argument.
+    """
+
+    def __init__(
+        self,
+        base_path: str | Path,
+        height: int,
+        width: int,
+        num_frames: int,
+        frame_stride: int | Literal["auto"],
+        convention: MotionConvention,
+    ):
+        self.base_path = Path(base_path)
+        self.height, self.width, self.num_frames = height, width, num_frames
+        self.frame_stride = frame_stride
+        self.convention = convention
+        self._indices: dict[str, SceneIndex] = {}
+
+    def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
+        """Load a clip. Raises ValueError for bad data, see scenes.py, and for a window that the scene does not have."""
+        scene, window = (data, 0) if isinstance(data, str) else data
+        windows = self.num_windows(scene)
+        if not 0 <= window < windows:
+            raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
+        index, stride = self.index(scene), self.stride(scene)
+        clip = self._empty_clip(scene, index.frame_ids[window::stride][: self.num_frames])
+        crop = cover_crop((index.height, index.width), (self.height, self.width))
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            # `list` hands on the first error; files that nobody has begun to read then stay unread.
+            list(pool.map(lambda t: self._load_frame(clip, t, index, stride, crop), range(self.num_frames)))
+        return clip
+
+    def index(self, scene: str) -> SceneIndex:
+        """The scene's files, listed and checked once. Raises ValueError, see `index_scene`."""
+        if scene not in self._indices:
+            self._indices[scene] = index_scene(self.base_path, scene)
+        return self._indices[scene]
+
+    def stride(self, scene: str) -> int:
+        """Frames of the scene per frame of a clip. Raises ValueError if the scene is too short."""
+        frames = self._usable_frames(scene)
+        found = f"scene {scene!r} in {self.base_path}: found {frames} frames"
+        if self.convention.frame_offset > 0:
+            found += f" with motion at --motion_frame_offset {self.convention.frame_offset}"
+        if frames < self.num_frames:
+            raise ValueError(f"{found}, expected at least the {self.num_frames} of a clip (--num_frames)")
+        longest = (frames - 1) // (self.num_frames - 1)
+        if self.frame_stride == "auto":
+            return longest
+        if self.frame_stride > longest:
+            needed = (self.num_frames - 1) * self.frame_stride + 1
+            raise ValueError(
+                f"{found}, expected {needed} for {self.num_frames} frames at --frame_stride {self.frame_stride}; "
+                f"the largest that fits is {longest}"
+            )
+        return self.frame_stride
+
+    def num_windows(self, scene: str) -> int:
+        """How many distinct clips the scene has. Raises ValueError if the scene is too short."""
+        return self._usable_frames(scene) - (self.num_frames - 1) * self.stride(scene)
+
+    def _usable_frames(self, scene: str) -> int:
+        """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
+        return len(self.index(scene).frame_ids) - max(0, self.convention.frame_offset)
+
+    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...]) -> MotionDepthClip:
+        """A clip to be filled frame by frame, each by one thread."""
+        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width)
+        tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+        return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
+
+    def _load_frame(self, clip: MotionDepthClip, t: int, index: SceneIndex, stride: int, crop: CoverCrop) -> None:
+        """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
+        frame = int(clip.frame_ids[t])
+        image = read_rgb(index.rgb[frame], index.height, index.width)
+        clip.frames[t] = torch.from_numpy(np.array(_resize_image(image, crop)))
+        depth = _read_depth(index, frame)
+        clip.depth[t] = crop.nearest(depth)
+        clip.depth_valid[t] = clip.depth[t] > 0
+        if t > 0:
+            flow, valid = compose(list(self._steps(index, frame, stride, depth)))
+            clip.motion[t], clip.motion_valid[t] = crop.motion(flow, valid)
+
+    def _steps(self, index: SceneIndex, frame: int, stride: int, depth: Tensor) -> Iterator[FrameMotion]:
+        """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""
+        for number in range(frame, frame - stride, -1):
+            path = index.motion[number + self.convention.frame_offset]
+            flow, valid = decode_motion(read_motion(path, index.height, index.width), self.convention)
+            yield FrameMotion(flow, valid, depth if number == frame else _read_depth(index, number))
+
+
+def create_motion_data_operator(
+    base_path: str | Path,
+    height: int = 480,
+    width: int = 480,
+    num_frames: int = 49,
+    frame_stride: int | Literal["auto"] = "auto",
+    motion_units: str = "pixels",
+    motion_direction: str = "backward",
+    motion_y_axis: str = "down",
+    motion_frame_offset: int = 0,
+) -> LoadImageSequenceWithMotionWrapper:
+    """The operator that loads clips from the scenes under `base_path`.
+
+    Args:
+        height, width: of a clip, in pixels, multiples of 32; pictures are scaled to cover it and cut at the centre.
+        num_frames: of a clip, 4k+1 with k >= 1.
+        frame_stride: frames of a scene per frame of a clip; "auto" is the largest that fits, for each scene.
+        motion_units, motion_direction, motion_y_axis, motion_frame_offset: of the files, see `MotionConvention`.
+
+    Raises:
+        ValueError: one of them is not as said here; the message names the training script's flag.
+    """
+    for name, pixels in (("height", height), ("width", width)):
+        if not is_integer(pixels) or pixels <= 0 or pixels % 32:
+            raise ValueError(f"--{name}: found {pixels!r}, expected a multiple of 32 (the VAE's 16 x the DiT's patch)")
+    if not is_integer(num_frames) or num_frames < 5 or num_frames % 4 != 1:
+        raise ValueError(f"--num_frames: found {num_frames!r}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    if frame_stride != "auto" and (not is_integer(frame_stride) or frame_stride < 1):
+        raise ValueError(f"--frame_stride: found {frame_stride!r}, expected a whole number from 1 on, or auto")
+    convention = MotionConvention(motion_units, motion_direction, motion_y_axis, motion_frame_offset)
+    if not Path(base_path).is_dir():
+        raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
+    return LoadImageSequenceWithMotionWrapper(base_path, height, width, num_frames, frame_stride, convention)
+
+
+def _resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
+    """As the library's ImageCropAndResize: antialiased bilinear to cover the target, then the centre."""
+    if crop.source == crop.target:
+        return image
+    (height, width), (target_height, target_width) = crop.resized, crop.target
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.crop((crop.left, crop.top, crop.left + target_width, crop.top + target_height))
+
+
+def _read_depth(index: SceneIndex, frame: int) -> Tensor:
+    return torch.from_numpy(read_depth(index.depth[frame], index.height, index.width))
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

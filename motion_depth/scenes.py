@@ -1,0 +1,259 @@
+"""One scene on disk: find it, list its frames, read its files. Every inconsistency is a ValueError that names the file.
+
+A scene is a folder that holds rgb/ (png or jpg), motion_vectors/ and distance_to_camera/ (npy). A file belongs to the
+frame whose number ends its stem, whatever stands before it; the folder says what the file holds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+RGB, MOTION, DEPTH = "rgb", "motion_vectors", "distance_to_camera"
+SUFFIXES = {RGB: (".png", ".jpg", ".jpeg"), MOTION: (".npy",), DEPTH: (".npy",)}
+# What Pillow turns into 8-bit RGB without losing range; 16-bit grey, for one, would be clipped.
+IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1")
+FRAME_NUMBER = re.compile(r"[0-9]+$")
+
+
+@dataclass(frozen=True)
+class SceneIndex:
+    """The files of one scene.
+
+    Attributes:
+        scene: folder relative to the base path, as asked for.
+        frame_ids: frame numbers, ascending, without a gap.
+        height, width: of every picture, motion and depth file, in pixels.
+        rgb, motion, depth: each frame number's file.
+    """
+
+    scene: str
+    frame_ids: tuple[int, ...]
+    height: int
+    width: int
+    rgb: Mapping[int, Path]
+    motion: Mapping[int, Path]
+    depth: Mapping[int, Path]
+
+
+def is_scene(folder: str | Path) -> bool:
+    """Whether a folder holds the three subfolders."""
+    return all(os.path.isdir(os.path.join(folder, name)) for name in SUFFIXES)
+
+
+def find_scenes(base_path: str | Path) -> list[str]:
+    """Every scene under a folder at any depth, relative to it, posix style, sorted; "." if it is a scene itself.
+
+    Raises:
+        ValueError: there is no such folder, a folder cannot be listed, or scenes lie behind a link that leaves it.
+    """
+    base = _base_folder(base_path)
+    scenes = []
+    for folder, links in _walk(base):
+        if is_scene(folder):
+            scenes.append(folder.relative_to(base).as_posix())
+        for link in links:
+            # A link that stays inside leads to scenes that are found anyway.
+            target = link.resolve()
+            if not target.is_relative_to(base) and any(is_scene(inner) for inner, _ in _walk(target)):
+                raise ValueError(
+                    f"{link}: a link to {target}, outside {base}; scenes must lie inside the dataset's folder. "
+                    "Move them there, or give the folder that holds them"
+                )
+    return sorted(scenes)
+
+
+def index_scene(base_path: str | Path, scene: str) -> SceneIndex:
+    """List a scene's files and check their names; of their contents, one of each kind.
+
+    Args:
+        scene: folder relative to `base_path`, which it must not leave (by "..", as an absolute path, through a link).
+
+    Raises:
+        ValueError: names the file or folder, what was found and what was expected.
+    """
+    folder = _scene_folder(base_path, scene)
+    files = {name: _numbered_files(folder / name, suffixes) for name, suffixes in SUFFIXES.items()}
+    frame_ids = _common_frames(folder, files)
+    width, height = _open_picture(files[RGB][frame_ids[0]], decode=False).size
+    # Read one file of each kind now: a whole scene in a wrong format should not wait for its turn to be found. Not the
+    # first frame's motion, which may hold anything.
+    middle = frame_ids[len(frame_ids) // 2]
+    if len(frame_ids) > 1:
+        read_motion(files[MOTION][middle], height, width)
+    read_depth(files[DEPTH][middle], height, width)
+    return SceneIndex(scene, frame_ids, height, width, files[RGB], files[MOTION], files[DEPTH])
+
+
+def read_rgb(path: Path, height: int, width: int) -> Image.Image:
+    """One picture in 8-bit RGB; grey becomes RGB, transparency is dropped. Raises ValueError, see `index_scene`."""
+    image = _open_picture(path, decode=True)
+    _expect_size(path, (image.height, image.width), height, width)
+    if image.mode not in IMAGE_MODES:
+        raise ValueError(f"{path}: found a picture of mode {image.mode}, expected 8-bit RGB")
+    return image.convert("RGB")
+
+
+def read_motion(path: Path, height: int, width: int) -> np.ndarray:
+    """One motion file's first two channels, float32 (H, W, 2), as they are on disk: x and y, of any convention.
+
+    The file is float32 (H, W, 4) as Replicator writes it; two channels or more and other floating types do as well.
+    Raises ValueError, see `index_scene`.
+    """
+    motion = _read_array(path)
+    if motion.ndim != 3 or motion.shape[2] < 2:
+        raise ValueError(f"{path}: found an array of shape {motion.shape}, expected ({height}, {width}, 4)")
+    _expect_size(path, motion.shape[:2], height, width)
+    return _to_float32(motion[..., :2])
+
+
+def read_depth(path: Path, height: int, width: int) -> np.ndarray:
+    """One depth file, float32 (H, W), metres along the ray; 0 where nothing is there (inf, NaN, 0 or negative on disk).
+
+    The file is float32 (H, W) or (H, W, 1); other floating types do as well. Raises ValueError, see `index_scene`.
+    """
+    depth = _read_array(path)
+    if depth.ndim == 3 and depth.shape[2] == 1:
+        depth = depth[..., 0]
+    if depth.ndim != 2:
+        raise ValueError(f"{path}: found an array of shape {depth.shape}, expected ({height}, {width})")
+    _expect_size(path, depth.shape, height, width)
+    depth = _to_float32(depth)
+    depth[~((depth > 0) & np.isfinite(depth))] = 0.0
+    return depth
+
+
+def _base_folder(base_path: str | Path) -> Path:
+    base = Path(base_path)
+    if not base.is_dir():
+        raise ValueError(f"--dataset_base_path {base}: there is no such folder")
+    return base.resolve()
+
+
+def _scene_folder(base_path: str | Path, scene: str) -> Path:
+    """The folder of a scene, after making sure that the name is one, and leads to a scene inside the base folder."""
+    base = _base_folder(base_path)
+    pure = PurePosixPath(scene)
+    if not scene.strip() or "\0" in scene or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"scene {scene!r}: expected a folder inside {base}, relative to it and without '..'")
+    folder = base / pure
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such scene folder; the CSV's `video` is relative to {base}")
+    for name in SUFFIXES:
+        inner = folder / name
+        if not inner.is_dir():
+            raise ValueError(f"{folder}: has no folder {name}; a scene holds {', '.join(SUFFIXES)}")
+        if not inner.resolve().is_relative_to(base):
+            raise ValueError(f"{inner}: leads out of {base} through a link, to {inner.resolve()}")
+    return folder
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders under `top` with the links to folders in each; neither links nor the inside of scenes are entered."""
+
+    def stop(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for name, folders, _ in os.walk(top, onerror=stop):
+        folder = Path(name)
+        yield folder, [folder / inner for inner in folders if (folder / inner).is_symlink()]
+        if is_scene(folder):
+            folders.clear()
+
+
+def _numbered_files(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
+    """The folder's files with one of these suffixes, by frame number. Hidden and other files are not data."""
+    files: dict[int, Path] = {}
+    try:
+        listed = sorted(folder.iterdir())
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be listed ({error.strerror})") from None
+    for path in listed:
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        number = FRAME_NUMBER.search(path.stem)
+        if number is None:
+            raise ValueError(f"{path}: found no frame number, expected one at the end, as in step_0007{path.suffix}")
+        frame = int(number.group())
+        if frame in files:
+            raise ValueError(f"{path}: found frame {frame} twice, see {files[frame].name}; expected one file a frame")
+        files[frame] = path
+    if not files:
+        raise ValueError(f"{folder}: found no {' or '.join(suffixes)} file, expected one for each frame")
+    return files
+
+
+def _common_frames(folder: Path, files: Mapping[str, Mapping[int, Path]]) -> tuple[int, ...]:
+    """The frame numbers, ascending, after making sure that every kind has all of them and that none is left out."""
+    everywhere = sorted(set().union(*files.values()))
+    for name, found in files.items():
+        if missing := [frame for frame in everywhere if frame not in found]:
+            other = next(other for other, its in files.items() if missing[0] in its)
+            raise ValueError(
+                f"{folder / name}: {_frames(missing)} missing, which {other} has; found {len(found)} frames, "
+                f"expected the same frames in {', '.join(files)}"
+            )
+    expected = range(everywhere[0], everywhere[-1] + 1)
+    if gap := sorted(set(expected) - set(everywhere)):
+        raise ValueError(
+            f"{folder}: {_frames(gap)} missing between {everywhere[0]} and {everywhere[-1]}; expected numbers "
+            "without a gap, because motion leads from each frame to the one before"
+        )
+    return tuple(everywhere)
+
+
+def _frames(numbers: list[int]) -> str:
+    """ "frame 7 is" or "frames 7, 8, 9, ... (12 in all) are"."""
+    if len(numbers) == 1:
+        return f"frame {numbers[0]} is"
+    shown = ", ".join(str(number) for number in numbers[:3])
+    return f"frames {shown}{f', ... ({len(numbers)} in all)' if len(numbers) > 3 else ''} are"
+
+
+def _open_picture(path: Path, decode: bool) -> Image.Image:
+    """The picture in its own mode, or only its size and mode. Pillow has many ways to say that a file is broken."""
+    try:
+        with Image.open(path) as image:
+            if decode:
+                image.load()
+            return image
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise _unreadable(path, "an RGB picture", error) from None
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """A floating-point array from an npy file. Read, not mapped: a mapped file that shrinks would kill the process."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, "an npy array", error) from None
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
+        found = f"type {array.dtype}" if isinstance(array, np.ndarray) else "an npz archive"
+        raise ValueError(f"{path}: found {found}, expected float32")
+    return array
+
+
+def _to_float32(array: np.ndarray) -> np.ndarray:
+    """In float32; float64 beyond its range becomes inf, which is invalid like any other inf."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def _expect_size(path: Path, found: tuple[int, int], height: int, width: int) -> None:
+    if found != (height, width):
+        raise ValueError(
+            f"{path}: found {found[0]} x {found[1]} (height x width), expected {height} x {width} as the scene's first "
+            "picture"
+        )
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> ValueError:
+    return ValueError(f"{path}: not readable, expected {what} ({type(error).__name__}: {error})")
