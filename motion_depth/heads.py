@@ -12,6 +12,7 @@ Xie 2023), the ConvNeXt block (Liu et al. 2022), learned convex upsampling of RA
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ OUTPUT_CHANNELS = {"motion": 2, "depth": 2}  # (x, y) and (log depth, background
 TAP_FRACTIONS = (0.33, 0.5, 0.67, 0.83)
 FRAMES_PER_LATENT = 4
 LATENT_STRIDE, DECODER_STRIDE = 16, 4
+COORDINATE_OCTAVES = 3
 # Pixels of full-resolution output decoded at once. 2^21 is nine frames of 480 x 480: about 0.5 GiB of activations.
 PIXELS_PER_CHUNK = 2**21
 
@@ -140,6 +142,18 @@ class SpaceTimeBlock(nn.Module):
         return x + self.mlp(self.norm(y))
 
 
+def coordinates(h: int, w: int, like: Tensor, octaves: int = COORDINATE_OCTAVES) -> Tensor:
+    """Where a cell lies in the picture: (h, w, 4 octaves), sines and cosines of y and x.
+
+    y and x of a cell's centre run from 0 at the top and left edge of the picture to 1 at the bottom and right edge,
+    whatever the grid, so a head trained at one size knows top from bottom at another.
+    """
+    y, x = ((torch.arange(n, device=like.device) + 0.5) / n for n in (h, w))
+    angles = torch.stack(torch.broadcast_tensors(y[:, None], x[None, :]), dim=-1)[..., None]
+    angles = rearrange(angles * math.pi * 2.0 ** torch.arange(octaves, device=like.device), "h w yx o -> h w (yx o)")
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(like.dtype)
+
+
 class ResidualConv(nn.Module):
     """Two 3x3(x3) convolutions with pre-activation group norms and a skip; 2 or 3 dimensions."""
 
@@ -224,6 +238,7 @@ class DenseHead(nn.Module):
         super().__init__()
         c16 = config.decoder_widths[0]
         self.tap_mix = TapMix(config)
+        self.place = nn.Linear(4 * COORDINATE_OCTAVES, config.width)
         self.mixer = nn.Sequential(*(SpaceTimeBlock(config.width) for _ in range(config.mixer_blocks)))
         self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 4 * c16))
         self.latent_skip = (
@@ -240,7 +255,8 @@ class DenseHead(nn.Module):
 
     def forward(self, features: DitFeatures) -> Tensor:
         """Returns (b, t, out, 32h, 32w), float32."""
-        x = self.mixer(self.tap_mix(features))
+        x = self.tap_mix(features)
+        x = self.mixer(x + self.place(coordinates(*features.grid[1:], like=x)))
         x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=2, q=2)
         if self.latent_skip is not None:
             x = x + self.latent_skip(features.latents.to(x.dtype))

@@ -50,7 +50,7 @@ class Targets:
     @property
     def moving(self) -> Tensor:
         """(b, t, h, w) bool: valid pixels whose true motion is longer than MOVING_PIXELS."""
-        return self.motion_valid & (self.motion.norm(dim=2) > MOVING_PIXELS)
+        return self.motion_valid & (self.motion.square().sum(dim=2) > MOVING_PIXELS**2)
 
 
 @dataclass(frozen=True)
