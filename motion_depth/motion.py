@@ -7,6 +7,7 @@ All flow here is *backward*: the point seen at pixel p in frame t was at p + flo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, get_args
 
 import numpy as np
@@ -92,10 +93,11 @@ def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     index, weight = _corners(x, y, width)
     pixels = rearrange(image, "n c h w -> n c (h w)")
     # One corner at a time: all four at once would hold four copies of the image.
-    warped = torch.zeros_like(pixels)
-    for corner_index, corner_weight in zip(index, weight, strict=True):
-        corner = pixels.gather(2, corner_index[:, None].expand_as(pixels))
-        warped = warped + corner * corner_weight[:, None].to(pixels.dtype)
+    corners = (
+        pixels.gather(2, corner_index[:, None].expand_as(pixels)) * corner_weight[:, None].to(pixels.dtype)
+        for corner_index, corner_weight in zip(index, weight, strict=True)
+    )
+    warped = reduce(torch.add, corners)
     return rearrange(warped, "n c (h w) -> n c h w", h=height), inside
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -219,21 +217,24 @@ def _frames(numbers: list[int]) -> str:
 
 
 def _open_picture(path: Path, decode: bool) -> Image.Image:
-    """The picture in its own mode, or only its size and mode. Pillow has many ways to say that a file is broken."""
+    """The picture in its own mode, or only its size and mode. A broken file can raise anything in Pillow."""
     try:
         with Image.open(path) as image:
             if decode:
                 image.load()
             return image
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except Exception as error:
         raise _unreadable(path, "an RGB picture", error) from None
 
 
 def _read_array(path: Path) -> np.ndarray:
-    """A floating-point array from an npy file. Read, not mapped: a mapped file that shrinks would kill the process."""
+    """A floating-point array from an npy file. A broken header can raise anything, from SyntaxError to MemoryError.
+
+    The file is read, not mapped: a mapped file that shrinks would kill the process.
+    """
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:
         raise _unreadable(path, "an npy array", error) from None
     if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
         found = f"type {array.dtype}" if isinstance(array, np.ndarray) else "an npz archive"
