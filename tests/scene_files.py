@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthClip, create_motion_data_operator
+
 FRAMES, HEIGHT, WIDTH, STEP = 12, 64, 96, 2  # of the plain scene; it glides STEP pixels a frame
+FIELDS = ("frames", "motion", "motion_valid", "depth", "depth_valid", "frame_ids")
 
 
 def write_scene(folder: Path, rgb: np.ndarray, motion: np.ndarray, depth: np.ndarray, first: int = 0) -> Path:
@@ -40,3 +44,15 @@ def plain_scene(folder: Path, frames: int = FRAMES, first: int = 0, size: tuple[
     write_scene(folder, rgb, motion, depth, first)
     np.save(folder / f"motion_vectors/motion_vectors_{first:04d}.npy", np.zeros((0,), np.float32))
     return folder
+
+
+def make_operator(
+    base: Path, height: int = HEIGHT, width: int = WIDTH, num_frames: int = 5, **settings
+) -> LoadImageSequenceWithMotionWrapper:
+    """An operator for plain scenes."""
+    return create_motion_data_operator(base, height=height, width=width, num_frames=num_frames, **settings)
+
+
+def same(one: MotionDepthClip, other: MotionDepthClip) -> bool:
+    """Whether two clips are equal in every bit."""
+    return one.scene == other.scene and all(torch.equal(getattr(one, name), getattr(other, name)) for name in FIELDS)
