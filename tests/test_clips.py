@@ -109,6 +109,18 @@ def test_only_the_files_that_a_clip_needs_are_read(tmp_path, stride):
     assert same(operator(("scene", 1)), expected)
 
 
+def test_motion_is_not_followed_through_what_hid_the_surface_between_two_frames_of_a_clip(tmp_path):
+    rgb, motion, depth = gliding(FRAMES, 32, 32, 0)
+    depth[:] = 3.0
+    depth[3, 10:20, 5:15] = 2.0  # something in front, in the frame between frames 1 and 2 of the clip
+    write_scene(tmp_path / "scene", rgb, motion, depth)
+    clip = make_operator(tmp_path, 32, 32, frame_stride=2)("scene")
+    assert clip.frame_ids.tolist() == [0, 2, 4, 6, 8]
+    assert clip.depth_valid.all()
+    assert torch.equal(clip.motion_valid[2], torch.from_numpy(depth[3] == 3.0))
+    assert clip.motion_valid[[1, 3, 4]].all()
+
+
 @pytest.mark.parametrize(("offset", "windows"), [(0, 8), (1, 7), (-1, 8)])
 def test_motion_may_lie_in_a_neighbouring_frames_file(tmp_path, offset, windows):
     rgb, motion, depth = gliding(FRAMES, 32, 32, 0)
