@@ -136,28 +136,31 @@ def compose(frames: Sequence[FrameMotion]) -> tuple[Tensor, Tensor]:
 def _follow(frame: FrameMotion, offset: Tensor) -> FrameMotion:
     """Sample `frame` at p + offset(p), offset (2, H, W): how the points that are at p later on look in `frame`."""
     height, width = frame.depth.shape
-    maps = torch.stack([*frame.flow, frame.depth, frame.valid.float()]).flatten(1)
+    flow, depth, valid = frame.flow.flatten(1), frame.depth.flatten(), frame.valid.flatten()
     # A point that rests is read where it is. Only the others need interpolation: in most clips, a few percent.
     moving = ((offset[0] != 0) | (offset[1] != 0)).flatten().nonzero().squeeze(1)
-    offset_x, offset_y = offset.flatten(1)[:, moving]
+    offset_x, offset_y = offset.flatten(1).index_select(1, moving)
     x, y, inside = _into_picture(moving % width + offset_x, moving // width + offset_y, height, width)
     index, weight = _corners(x, y, width)
-    corners = maps.index_select(1, index.flatten()).unflatten(1, index.shape)  # maps x 4 corners x points
-    found = (corners * weight).sum(dim=1)
-    found[3] = inside & _smooth(corners)
-    flow_x, flow_y, depth, valid = maps.index_copy(1, moving, found).unflatten(1, (height, width))
-    return FrameMotion(torch.stack([flow_x, flow_y]), valid > 0, depth)
+    flow_corners = flow.index_select(1, index.flatten()).unflatten(1, index.shape)
+    depth_corners = depth.take(index)
+    usable = inside & valid.take(index).all(dim=0) & _smooth(flow_corners, depth_corners)
+    return FrameMotion(
+        flow.index_copy(1, moving, (flow_corners * weight).sum(dim=1)).unflatten(1, (height, width)),
+        valid.index_copy(0, moving, usable).unflatten(0, (height, width)),
+        depth.index_copy(0, moving, (depth_corners * weight).sum(dim=0)).unflatten(0, (height, width)),
+    )
 
 
-def _smooth(corners: Tensor) -> Tensor:
-    """Whether neighbouring pixels may be mixed: all valid, and of one surface, or of two that move alike.
+def _smooth(flow: Tensor, depth: Tensor) -> Tensor:
+    """Whether neighbouring pixels may be mixed: they are of one surface, or of two that move alike; (points,) bool.
 
-    corners: (4, 4, points), flow x, flow y, depth and valid (1 or 0) of the four. Returns (points,) bool.
+    flow, depth: of the four corners of each point, (2, 4, points) and (4, points).
     """
-    low, high = corners.amin(dim=1), corners.amax(dim=1)
-    slope = _length(high[:2] - low[:2])
-    same_distance = high[2] - low[2] <= SAME_DISTANCE * low[2]
-    return (low[3] > 0) & ((slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance))
+    slope = _length(flow.amax(dim=1) - flow.amin(dim=1))
+    nearest = depth.amin(dim=0)
+    same_distance = depth.amax(dim=0) - nearest <= SAME_DISTANCE * nearest
+    return (slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance)
 
 
 def _same_surface(later: FrameMotion, earlier: FrameMotion) -> Tensor:
