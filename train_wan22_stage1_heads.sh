@@ -30,7 +30,7 @@ MOTION_Y_AXIS="${MOTION_Y_AXIS:-down}"           # down or up
 MOTION_FRAME_OFFSET="${MOTION_FRAME_OFFSET:-0}"  # frame t's motion lies in the file of frame t + this: 0, 1 or -1
 
 # Model
-MODEL_BASE_PATH="${MODEL_BASE_PATH:-}"           # empty: ./models/Wan-AI/Wan2.2-TI2V-5B if it is whole, else by model id
+MODEL_BASE_PATH="${MODEL_BASE_PATH:-}"           # empty: ./models/Wan-AI/Wan2.2-TI2V-5B if whole, else by model id
 HEAD="${HEAD:-dense}"                            # dense, or linear: the baseline
 HEAD_SIZE="${HEAD_SIZE:-full}"                   # full for the 5B model, small for the demo model
 

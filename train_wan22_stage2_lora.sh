@@ -32,7 +32,7 @@ MOTION_Y_AXIS="${MOTION_Y_AXIS:-down}"           # down or up
 MOTION_FRAME_OFFSET="${MOTION_FRAME_OFFSET:-0}"  # frame t's motion lies in the file of frame t + this: 0, 1 or -1
 
 # Model
-MODEL_BASE_PATH="${MODEL_BASE_PATH:-}"           # empty: ./models/Wan-AI/Wan2.2-TI2V-5B if it is whole, else by model id
+MODEL_BASE_PATH="${MODEL_BASE_PATH:-}"           # empty: ./models/Wan-AI/Wan2.2-TI2V-5B if whole, else by model id
 STAGE1_PATH="${STAGE1_PATH:-./outputs/stage1}"   # stage 1's OUTPUT_PATH; its final/ holds the heads to start from
 LORA_RANK="${LORA_RANK:-32}"
 LORA_TARGET_MODULES="${LORA_TARGET_MODULES:-q,k,v,o,ffn.0,ffn.2}" # linear layers of each DiT block
@@ -52,7 +52,7 @@ MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"
 DEPTH_LOSS_WEIGHT="${DEPTH_LOSS_WEIGHT:-1.0}"
 FLOW_LOSS_WEIGHT="${FLOW_LOSS_WEIGHT:-1.0}"      # of the video model's own flow-matching loss
 GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-every}" # blocks recomputed in backward: every, alternate or none
-NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low and shifted noise levels; the flow loss wants shifted
+NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low, shifted noise; the flow loss wants shifted
 SEED="${SEED:-0}"
 
 # Results: step-N/ every SAVE_STEPS iterations, and final/
@@ -80,10 +80,10 @@ FLAGS+=(
     --flow_loss_weight "$FLOW_LOSS_WEIGHT"
     --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
 )
+TITLE="Stage 2: LoRA (rank $LORA_RANK, learning rate $LORA_LEARNING_RATE) on the DiT, and both heads"
 if ! has_flag --heads_checkpoint "$@"; then
     FLAGS+=(--heads_checkpoint "$STAGE1_PATH/final")
-    describe_run "Stage 2: LoRA on the DiT and both heads, which start from $STAGE1_PATH/final" "$@"
-else
-    describe_run "Stage 2: LoRA on the DiT and both heads" "$@"
+    TITLE+=", which start from $STAGE1_PATH/final"
 fi
+describe_run "$TITLE" "$@"
 launch --stage 2 "${FLAGS[@]}" "$@"

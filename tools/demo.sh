@@ -20,6 +20,7 @@ export HEIGHT="${HEIGHT:-128}" WIDTH="${WIDTH:-128}" NUM_FRAMES="${NUM_FRAMES:-1
 export HEAD_SIZE="${HEAD_SIZE:-small}"
 export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
 export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-1}"
+export SAVE_STEPS="${SAVE_STEPS:-100}" KEEP_LAST="${KEEP_LAST:-1}" RESUME=auto
 export WANDB_MODE="${WANDB_MODE:-offline}"
 
 heading() {
@@ -47,15 +48,13 @@ heading "A tiny model in the shape of WAN2.2-TI2V-5B"
 
 export DATASET_BASE_PATH="$DEMO_DIR/train" DATASET_METADATA_PATH="$DEMO_DIR/train.csv"
 export MODEL_BASE_PATH="$DEMO_DIR/tiny_wan" STAGE1_PATH="$DEMO_DIR/stage1"
-export RESUME=auto
 
 heading "Stage 1"
-OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" SAVE_STEPS="${SAVE_STEPS:-$STAGE1_STEPS}" \
-    LEARNING_RATE="${LEARNING_RATE:-1e-3}" bash "$ROOT/train_wan22_stage1_heads.sh"
+OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-1e-3}" \
+    bash "$ROOT/train_wan22_stage1_heads.sh"
 heading "Stage 2"
-OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" SAVE_STEPS="${SAVE_STEPS:-$STAGE2_STEPS}" \
-    LEARNING_RATE="${LEARNING_RATE:-5e-4}" LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-5e-4}" \
-    bash "$ROOT/train_wan22_stage2_lora.sh"
+OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-5e-4}" \
+    LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-5e-4}" bash "$ROOT/train_wan22_stage2_lora.sh"
 
 heading "Losses"
 "$PYTHON" "$ROOT/tools/show_losses.py" "$DEMO_DIR/stage1" "$DEMO_DIR/stage2"

@@ -46,9 +46,9 @@ find_python() {
         fi
     fi
     command -v "$PYTHON" >/dev/null || fail "there is no Python at $PYTHON; run 'bash tools/setup.sh' or set PYTHON"
-    local missing='import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "diffsynth", "accelerate"))))'
-    "$PYTHON" -c "$missing" ||
-        fail "$PYTHON lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh' or set PYTHON to one that has them"
+    local complete='import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
+    "$PYTHON" -c "$complete" torch diffsynth accelerate ||
+        fail "$PYTHON lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh', or set PYTHON to one with them"
     NUM_GPUS="$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')" ||
         fail "$PYTHON cannot import torch; its message stands above"
 }
@@ -74,9 +74,9 @@ find_devices() {
 }
 
 # shellcheck disable=SC2034 # the stage scripts read MODEL_FLAGS
-# Sets MODEL_FLAGS, and WEIGHTS to show: the weights in a local folder if they are there, else by model id (downloaded on first use).
-# A folder that the user named must exist; the default one counts only when it is whole, because a download by
-# model id leaves its own files in the same place.
+# Sets MODEL_FLAGS, and WEIGHTS to show: the weights in a local folder if they are there, else by model id (downloaded
+# on first use). A folder that the user named must exist; the default one counts only when it is whole, because a
+# download by model id leaves its own files in the same place.
 find_weights() {
     local id="Wan-AI/Wan2.2-TI2V-5B"
     local default="${DIFFSYNTH_MODEL_BASE_PATH:-./models}/$id"
@@ -141,15 +141,16 @@ common_flags() {
 # $1 = title, the rest = the flags that the user added.
 # shellcheck disable=SC2154 # the stage scripts set these
 describe_run() {
-    local title="$1" device=CPU
+    local title="$1" device=CPU length="$NUM_EPOCHS epochs"
     shift
     ((NUM_GPUS == 0)) || device=GPU
+    [[ "$MAX_STEPS" == 0 ]] || length+=", at most $MAX_STEPS iterations"
     cat <<TEXT
 $title
   data      $DATASET_BASE_PATH, scenes and prompts from $DATASET_METADATA_PATH, $DATASET_REPEAT clips of each an epoch
   clips     $NUM_FRAMES frames of ${HEIGHT}x$WIDTH, frame stride $FRAME_STRIDE
   weights   $WEIGHTS
-  training  $NUM_EPOCHS epochs, batch $BATCH_SIZE, $GRADIENT_ACCUMULATION_STEPS iterations per update, learning rate $LEARNING_RATE
+  training  $length, batch $BATCH_SIZE, $GRADIENT_ACCUMULATION_STEPS iterations an update, learning rate $LEARNING_RATE
   devices   $((NUM_PROCESSES * NUM_MACHINES)) x $device, precision $MIXED_PRECISION
   results   $OUTPUT_PATH, a checkpoint every $SAVE_STEPS iterations and final/
 TEXT
@@ -175,7 +176,7 @@ launch() {
             --num_machines "$NUM_MACHINES" --machine_rank "$MACHINE_RANK"
             --mixed_precision "$MIXED_PRECISION" --dynamo_backend no --num_cpu_threads_per_process "$OMP_NUM_THREADS")
         if ((NUM_MACHINES == 1)); then
-            command+=(--main_process_port "${MAIN_PROCESS_PORT:-0}") # 0: any free one, so that two jobs fit on a machine
+            command+=(--main_process_port "${MAIN_PROCESS_PORT:-0}") # 0: any free one; two jobs fit on a machine
         else
             command+=(--main_process_ip "$MAIN_PROCESS_IP" --main_process_port "${MAIN_PROCESS_PORT:-29500}")
         fi

@@ -21,10 +21,11 @@ fail() {
 }
 
 require_python() { # $1 = interpreter, $2 = how to name it to the user
-    "$1" -c 'import sys' 2>/dev/null || fail "$2 does not run; set PYTHON to a Python 3.10 or newer"
+    local version
+    version="$("$1" -c 'import platform; print(platform.python_version())' 2>/dev/null)" ||
+        fail "$2 does not run; set PYTHON to a Python 3.10 or newer"
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        fail "$2 is Python $("$1" -c 'import platform; print(platform.python_version())'), but 3.10 or newer is needed;" \
-            "set PYTHON (and for an existing environment VENV) to another one"
+        fail "$2 is Python $version, but 3.10 or newer is needed; set PYTHON (for an existing environment VENV) to another"
 }
 
 requirements_hash() { # of both files and of the interpreter, so that a new Python is noticed too
