@@ -25,7 +25,7 @@ require_python() { # $1 = interpreter, $2 = how to name it to the user
     version="$("$1" -c 'import platform; print(platform.python_version())' 2>/dev/null)" ||
         fail "$2 does not run; set PYTHON to a Python 3.10 or newer"
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        fail "$2 is Python $version, but 3.10 or newer is needed; set PYTHON (for an existing environment VENV) to another"
+        fail "$2 is Python $version, but 3.10 or newer is needed; set PYTHON, or VENV, to another"
 }
 
 requirements_hash() { # of both files and of the interpreter, so that a new Python is noticed too
