@@ -113,6 +113,15 @@ def test_a_tool_opens_with_commands_that_run(path):
     assert f"python tools/{path.name}" in docstring
 
 
+def test_the_readme_names_every_part_and_tool():
+    files = [*PARTS, *(ROOT / "tools").glob("*.py"), *(ROOT / "tools").glob("*.sh")]
+    tree = (ROOT / "README.md").read_text().rsplit("```", 2)[1]
+    named = set(re.findall(r"\w+\.(?:py|sh)", tree))
+    assert not sorted(by_name(path) for path in files if path.name not in named | {"__init__.py"})
+    existing = {path.name for path in files} | {path.name for path in ROOT.iterdir()} | {"run.sh"}
+    assert named <= existing
+
+
 # What belongs to one machine or one way of working, and not to the project. Split, so that this file passes too.
 FORBIDDEN = {
     "a folder of one machine": r"(?<![\w./~$}])/(work|root|home|tm" + r"p)/\w",
