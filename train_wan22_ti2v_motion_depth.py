@@ -19,12 +19,12 @@ import math
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
-from motion_depth.data import MotionDepthDataset, create_motion_data_operator
 from torch import Tensor
 from transformers import get_scheduler
 
@@ -40,6 +40,7 @@ from motion_depth.assemble import (
 )
 from motion_depth.batch import Batch, pack_targets, reduce_item
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.data import MotionDepthDataset, create_motion_data_operator
 from motion_depth.heads import HEAD_SIZES, TAP_FRACTIONS, HeadConfig, tap_blocks
 from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
@@ -301,8 +302,9 @@ def print_plan(
     latents = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
     operations = count_operations(model, latents)
     trained = sum(parameter.numel() for parameter in named_trainable(model).values())
+    where = f"{accelerator.num_processes} x {accelerator.device.type}, precision {args.mixed_precision}"
     accelerator.print(
-        f"stage {args.stage} on {accelerator.num_processes} x {accelerator.device.type}, precision {args.mixed_precision}\n"
+        f"stage {args.stage} on {where}\n"
         f"data: {len(dataset.data)} scenes, {len(dataset)} clips an epoch, "
         f"{statistics.moving_share:.1%} of pixels move, median depth {math.exp(statistics.log_depth):.3g} m\n"
         f"run: iterations {start} to {total} of {accelerator.num_processes * args.batch_size} clips, "
@@ -333,6 +335,8 @@ def train(args: argparse.Namespace) -> None:
     config = choose_heads(args, check_weights(files))
     start, resumed = find_resume(args)
 
+    # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallelKwargs(find_unused_parameters=False, gradient_as_bucket_view=True)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision, kwargs_handlers=[ddp], log_with="wandb" if args.use_wandb else None

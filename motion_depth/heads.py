@@ -76,7 +76,7 @@ class HeadConfig:
 
 # name -> fields of HeadConfig. "small" is sized for the demo model on a CPU, "full" for the 5B model.
 HEAD_SIZES = {
-    "small": {"width": 96, "decoder_widths": (64, 48, 32), "mixer_blocks": 1},
+    "small": {"width": 128, "decoder_widths": (48, 32, 16), "mixer_blocks": 2},
     "full": {"width": 512, "decoder_widths": (128, 96, 64), "mixer_blocks": 2},
 }
 
@@ -128,16 +128,31 @@ class TapMix(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """A ConvNeXt block over space and time: depthwise 3x3x3, LayerNorm, channel MLP, residual."""
+    """Attention over all tokens of the clip, then a ConvNeXt block: depthwise 3x3x3, LayerNorm, channel MLP.
 
-    def __init__(self, width: int):
+    Attention sees the whole clip at once (how the camera stands, what is where); the convolution sees what is next to
+    what, which is where motion shows.
+    """
+
+    def __init__(self, width: int, head_width: int = 32):
         super().__init__()
+        self.head_width = head_width
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
         self.depthwise = nn.Conv3d(width, width, 3, padding=1, groups=width)
         self.norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, f, h, w, c) to the same."""
+        f, h, w = x.shape[1:4]
+        qkv = self.query_key_value(self.attention_norm(x))
+        query, key, value = rearrange(qkv, "b f h w (three n d) -> three b n (f h w) d", three=3, d=self.head_width)
+        seen = rearrange(
+            F.scaled_dot_product_attention(query, key, value), "b n (f h w) d -> b f h w (n d)", f=f, h=h, w=w
+        )
+        x = x + self.attention_out(seen)
         y = rearrange(self.depthwise(rearrange(x, "b f h w c -> b c f h w")), "b c f h w -> b f h w c")
         return x + self.mlp(self.norm(y))
 
@@ -155,16 +170,18 @@ def coordinates(h: int, w: int, like: Tensor, octaves: int = COORDINATE_OCTAVES)
 
 
 class ResidualConv(nn.Module):
-    """Two 3x3(x3) convolutions with pre-activation group norms and a skip; 2 or 3 dimensions."""
+    """Two 3x3(x3) convolutions with pre-activation and a skip, in 2 or 3 dimensions (DPT's residual unit).
+
+    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away. With group norms
+    the same head learns no motion in the time in which this one passes zero motion (docs/heads.md).
+    """
 
     def __init__(self, channels: int, dims: int):
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, channels),
             nn.SiLU(),
             conv(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
             nn.SiLU(),
             conv(channels, channels, 3, padding=1),
         )
@@ -201,13 +218,12 @@ class FrameDecoder(nn.Module):
         c16, c8, c4 = config.decoder_widths
         self.to_8 = nn.Sequential(nn.Conv2d(c16, 4 * c8, 3, padding=1), nn.PixelShuffle(2), ResidualConv(c8, 2))
         self.to_4 = nn.Sequential(nn.Conv2d(c8, 4 * c4, 3, padding=1), nn.PixelShuffle(2), ResidualConv(c4, 2))
-        self.norm = nn.GroupNorm(8, c4)
         self.out = nn.Conv2d(c4, out_channels, 3, padding=1)
         self.mask = nn.Conv2d(c4, 9 * DECODER_STRIDE**2, 1) if config.upsampling == "convex" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c16, h, w) at stride 16 to (n, out, 16h, 16w)."""
-        x = F.silu(self.norm(self.to_4(self.to_8(x))))
+        x = F.silu(self.to_4(self.to_8(x)))
         coarse = self.out(x).float()
         if self.mask is None:
             return F.interpolate(coarse, scale_factor=DECODER_STRIDE, mode="bilinear", align_corners=False)
@@ -238,6 +254,7 @@ class DenseHead(nn.Module):
         super().__init__()
         c16 = config.decoder_widths[0]
         self.tap_mix = TapMix(config)
+        self.latent_patch = nn.Linear(4 * config.latent_channels, config.width) if config.latent_skip else None
         self.place = nn.Linear(4 * COORDINATE_OCTAVES, config.width)
         self.mixer = nn.Sequential(*(SpaceTimeBlock(config.width) for _ in range(config.mixer_blocks)))
         self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 4 * c16))
@@ -256,6 +273,9 @@ class DenseHead(nn.Module):
     def forward(self, features: DitFeatures) -> Tensor:
         """Returns (b, t, out, 32h, 32w), float32."""
         x = self.tap_mix(features)
+        if self.latent_patch is not None:
+            patches = rearrange(features.latents.to(x.dtype), "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2)
+            x = x + self.latent_patch(patches)
         x = self.mixer(x + self.place(coordinates(*features.grid[1:], like=x)))
         x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=2, q=2)
         if self.latent_skip is not None:

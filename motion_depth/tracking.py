@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+import wandb
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
@@ -94,9 +95,7 @@ class RunLog:
                 bins[f"{name}/sigma_{noise_bin(float(clip[0]))}"].append(float(clip[column]))
         row |= {name: sum(found) / len(found) for name, found in bins.items()} | values
         self.log(step, row, "train")
-        self.bar.set_postfix(
-            {name: f"{row[name]:.3f}" for name in self.names if name.count("_") == 1 or name == "loss"}
-        )
+        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in self.names if name.endswith("loss")})
         return row
 
     def log(self, step: int, row: dict, group: str) -> None:
@@ -146,6 +145,7 @@ def start_tracking(
     if mode != "online":
         accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
     settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
+    settings["settings"] = wandb.Settings(quiet=True, console="off")
     accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})
     if not accelerator.is_main_process:
         return None

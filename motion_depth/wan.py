@@ -35,6 +35,8 @@ def load_pipeline(
 ) -> WanVideoPipeline:
     """Loads some parts ("dit", "text_encoder", "vae") into the library's pipeline, frozen and in evaluation mode."""
     tokenizer = ModelConfig(path=str(files.tokenizer)) if "text_encoder" in parts else None
+    if torch.device(device).type == "cpu":
+        device = "cpu"  # with several processes accelerate calls it cpu:0, which safetensors does not know
     with quiet():
         pipe = WanVideoPipeline.from_pretrained(
             torch_dtype=torch_dtype,

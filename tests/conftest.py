@@ -1,8 +1,5 @@
 """Fixtures that several test files share: demo scenes, a tiny model's files, and a small DiT in memory."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,30 +7,11 @@ import torch
 from diffsynth.models.wan_video_dit import WanModel
 
 from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from tests.runs import ROOT, must_run
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
 DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
 
 torch.set_num_threads(2)
-
-
-def run_python(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a file of the project with this interpreter, offline and on the CPU."""
-    settings = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **settings, **environment},
-    )
-
-
-def must_run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    """`run_python`, failing the test with the program's own words if it does not exit with 0."""
-    done = run_python(*arguments, **environment)
-    assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
 
 
 @pytest.fixture(scope="session")
