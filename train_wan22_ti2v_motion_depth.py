@@ -40,7 +40,7 @@ from motion_depth.assemble import (
 )
 from motion_depth.batch import Batch, pack_targets, reduce_item
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, rotate, write_checkpoint
-from motion_depth.data import MotionDepthDataset, create_motion_data_operator
+from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.heads import HEAD_SIZES, TAP_FRACTIONS, HeadConfig, tap_blocks
 from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
@@ -179,7 +179,7 @@ def check_settings(args: argparse.Namespace) -> None:
 
 
 def build_dataset(args: argparse.Namespace) -> MotionDepthDataset:
-    operator = create_motion_data_operator(
+    operator: LoadImageSequenceWithMotionWrapper = create_motion_data_operator(
         base_path=args.dataset_base_path,
         height=args.height,
         width=args.width,

@@ -39,9 +39,7 @@ class NoiseMixture:
     def __post_init__(self):
         if min(self.uniform, self.low, self.shifted) < 0 or self.uniform + self.low + self.shifted <= 0:
             given = f"{self.uniform},{self.low},{self.shifted}"
-            raise ValueError(
-                f"--noise_mixture {given}: expected three weights, none below 0, not all 0"
-            )
+            raise ValueError(f"--noise_mixture {given}: expected three weights, none below 0, not all 0")
 
     @staticmethod
     def parse(text: str) -> NoiseMixture:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from motion_depth.checkpoint import read_checkpoint
 from tests.runs import SCRIPT, must_run, run_python
 
-SMALL_STAGE_2 = ["--height", 96, "--width", 96, "--num_frames", 5, "--mixed_precision", "no", "--dataset_num_workers", 0,
-                 "--dataset_repeat", 4, "--gradient_accumulation_steps", 2, "--lr_warmup_steps", 0]  # fmt: skip
+SMALL_STAGE_2 = ["--height", 96, "--width", 96, "--num_frames", 5, "--mixed_precision", "no",
+                 "--dataset_num_workers", 0, "--dataset_repeat", 4, "--gradient_accumulation_steps", 2, "--lr_warmup_steps", 0]  # fmt: skip
 SMALL = [*SMALL_STAGE_2, "--head_size", "small"]
 
 
@@ -91,8 +91,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(data_flags, stage1, 
     subprocess.run(["cp", "-r", whole / f"step-{step}", whole / "log.jsonl", output], check=True)
     flags = SMALL if stage == 1 else [*SMALL_STAGE_2, "--lora_rank", 4, "--heads_checkpoint", stage1 / "final"]
     steps = 6 if stage == 1 else 4
-    must_run(SCRIPT, "--stage", stage, *data_flags, *flags, "--output_path", output, "--max_steps", steps, "--save_steps", 3,
-             "--resume", "auto")  # fmt: skip
+    must_run(SCRIPT, "--stage", stage, *data_flags, *flags, "--output_path", output, "--max_steps", steps,
+             "--save_steps", 3, "--resume", "auto")  # fmt: skip
     ours, theirs = weights(output / "final"), weights(whole / "final")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -128,8 +128,8 @@ def test_two_processes_keep_identical_weights_and_share_the_clips(data_flags, tm
         "WANDB_MODE": "offline",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(probe), "--stage", "1",
-         *map(str, [*data_flags, *SMALL]), "--output_path", str(output), "--max_steps", "4", "--save_steps", "3"],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(probe),
+         "--stage", "1", *map(str, [*data_flags, *SMALL]), "--output_path", str(output), "--max_steps", "4", "--save_steps", "3"],
         capture_output=True, text=True, env={**os.environ, **settings, "PYTHONPATH": str(SCRIPT.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
