@@ -1,0 +1,256 @@
+"""Encoded clips on disk: latents, first-frame latents, contexts and targets, read instead of being made at every step.
+
+    cache = ClipCache(folder, dataset, files.identity(), files.tokenizer, dtype)
+    missing = cache.missing(positions)                 # on one process, for all of them
+    encode_missing(cache, missing, encoder, rank, ...)  # on every process, its share; see encoding.py
+    samples = CachedDataset(cache)                     # in the place of the dataset: the same samples, already encoded
+
+CACHE/clips/SCENE/WINDOW-KEY.safetensors holds `latents`, `first`, `shape` (t, h, w) and the packed targets
+(packing.py), CACHE/contexts/PROMPT-KEY.safetensors one prompt's `context`, trimmed to its tokens. The key is a hash
+over everything that the content depends on (entries.py), so nothing stale can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from motion_depth import motion
+from motion_depth.batch import FAR_DEPTH, Sample, pack_targets
+from motion_depth.data import (
+    LoadError,
+    LoadImageSequenceWithMotionWrapper,
+    MotionDepthDataset,
+    SceneIndex,
+)
+from motion_depth.entries import Entry
+from motion_depth.losses import Targets
+from motion_depth.packing import unpack_maps
+
+FORMAT = 1  # of the entries; another number makes every entry anew
+SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What must be encoded before a run can train from the cache. False if nothing.
+
+    Attributes:
+        clips: (scene, window) of each. prompts: texts.
+        summary: one line that says how many of how many, and why.
+    """
+
+    clips: list[tuple[str, int]]
+    prompts: list[str]
+    summary: str
+
+    def __bool__(self) -> bool:
+        return bool(self.clips or self.prompts)
+
+
+class ClipCache:
+    """The entries of a dataset's clips in a folder, for one model and one set of settings.
+
+    The scenes' files are looked at once, here: names, sizes and times of modification.
+
+    Args:
+        folder: may hold the entries of other datasets, models and settings as well; created when needed.
+        dataset: whose clips, prompts and settings these are.
+        weights: `WanFiles.identity()`; the VAE's and the text encoder's count.
+        tokenizer: folder.
+        dtype: that the VAE and the text encoder run in, which is also that of the latents.
+
+    Raises:
+        ValueError: `folder` is a file, or a file of a scene has vanished.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: MotionDepthDataset,
+        weights: Mapping[str, Any],
+        tokenizer: Path,
+        dtype: torch.dtype,
+    ):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--cache_path {folder}: found a file, expected a folder or nothing there yet")
+        self.folder, self.dataset, self.operator = folder, dataset, dataset.operator
+        self.dtype = dtype
+        self.vae = weights["vae"]
+        self.text = {
+            "text_encoder": weights["text_encoder"],
+            "tokenizer": stamps(sorted(path for path in tokenizer.iterdir() if path.is_file())),
+        }
+        scenes = sorted({row["video"] for row in dataset.data})
+        with ThreadPoolExecutor(SCAN_THREADS) as pool:
+            self.stamps = dict(zip(scenes, pool.map(self._scene_stamps, scenes), strict=True))
+        self._clips: dict[tuple[str, int], Entry] = {}
+        self._contexts: dict[str, Tensor] = {}
+
+    def clip_entry(self, scene: str, window: int) -> Entry:
+        """The entry of a clip, whether it is there or not."""
+        if (scene, window) not in self._clips:
+            index, stride = self.operator.index(scene), self.operator.stride(scene)
+            made_of = {
+                "files": _digest(self.stamps[scene][path] for path in clip_files(self.operator, scene, window)),
+                "settings": {
+                    "format": FORMAT,
+                    "dtype": str(self.dtype),
+                    "first_frame": index.frame_ids[window],
+                    "frame_stride": stride,
+                    **{name: getattr(self.operator, name) for name in ("num_frames", "height", "width")},
+                    **{f"motion_{name}": value for name, value in asdict(self.operator.convention).items()},
+                    **target_rules(),
+                },
+                "weights": {"vae": self.vae},
+            }
+            folder = self.folder / "clips" / _file_name(scene)
+            subject = {"scene": scene, "window": window}
+            self._clips[scene, window] = Entry(folder, f"window-{window:04d}", subject, made_of)
+        return self._clips[scene, window]
+
+    def context_entry(self, prompt: str) -> Entry:
+        """The entry of a prompt, whether it is there or not."""
+        made_of = {"settings": {"format": FORMAT, "dtype": str(self.dtype)}, "weights": self.text}
+        return Entry(self.folder / "contexts", _digest([prompt])[:16], {"prompt": prompt}, made_of)
+
+    def missing(self, positions: Iterable[int]) -> Missing:
+        """What the clips at these positions of the training sequence need and the cache does not have.
+
+        Reads headers only. Call it on one process and hand the result to the others, so that all divide the same list.
+        """
+        clips, prompts = distinct_clips(self.dataset, positions)
+        with ThreadPoolExecutor(SCAN_THREADS) as pool:
+            clip_troubles = list(pool.map(lambda clip: self.clip_entry(*clip).trouble(), clips))
+            prompt_troubles = list(pool.map(lambda prompt: self.context_entry(prompt).trouble(), prompts))
+        counts = f"{_count(clip_troubles, 'clips')}, {_count(prompt_troubles, 'prompts')}"
+        return Missing(
+            clips=[clip for clip, trouble in zip(clips, clip_troubles, strict=True) if trouble],
+            prompts=[prompt for prompt, trouble in zip(prompts, prompt_troubles, strict=True) if trouble],
+            summary=f"cache {self.folder}: {counts}",
+        )
+
+    def sample(self, position: int) -> Sample:
+        """The encoded sample at a position of the training sequence. Raises ValueError, see `Entry.read`."""
+        row, scene, window = self.dataset.clip_at(position)
+        prompt = self.dataset.data[row]["prompt"]
+        tensors = self.clip_entry(scene, window).read()
+        if prompt not in self._contexts:
+            self._contexts[prompt] = self.context_entry(prompt).read()["context"]
+        return Sample(
+            position=int(position),
+            scene=scene,
+            window=window,
+            prompt=prompt,
+            targets=_targets(tensors),
+            latents=tensors["latents"],
+            first=tensors["first"],
+            context=self._contexts[prompt],
+        )
+
+    def targets(self, scene: str, window: int = 0) -> Targets:
+        """A clip's targets, unbatched, as `pack_targets` makes them: from the cache, or else from the scene's files."""
+        entry = self.clip_entry(scene, window)
+        return pack_targets(self.operator((scene, window))) if entry.trouble() else _targets(entry.read())
+
+    def _scene_stamps(self, scene: str) -> dict[Path, str]:
+        index = self.operator.index(scene)
+        paths = [path for kind in (index.rgb, index.motion, index.depth) for path in kind.values()]
+        return dict(zip(paths, stamps(paths), strict=True))
+
+
+class CachedDataset(Dataset):
+    """`MotionDepthDataset` with encoded clips: the same samples at the same positions, read from the cache.
+
+    An error comes as a LoadError, see `raise_load_errors`.
+    """
+
+    def __init__(self, cache: ClipCache):
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.cache.dataset)
+
+    def __getitem__(self, position: int) -> Sample | LoadError:
+        try:
+            return self.cache.sample(position)
+        except ValueError as error:
+            clip = self.cache.dataset.clip_at(position)
+            return LoadError(f"clip {position} (scene {clip.scene}, window {clip.window}): {error}")
+
+
+def clip_files(operator: LoadImageSequenceWithMotionWrapper, scene: str, window: int) -> list[Path]:
+    """Every file that a clip is made of: pictures of its frames, depth and motion of those between them as well."""
+    index: SceneIndex = operator.index(scene)
+    taken = index.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
+    steps = range(taken[0] + 1, taken[-1] + 1)
+    return [
+        *(index.rgb[frame] for frame in taken),
+        *(index.depth[frame] for frame in (taken[0], *steps)),
+        *(index.motion[frame + operator.convention.frame_offset] for frame in steps),
+    ]
+
+
+def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tuple[list[tuple[str, int]], list[str]]:
+    """The (scene, window) pairs and the prompts at these positions, each once, sorted."""
+    rows = range(len(dataset.data))
+    every_clip = {(dataset.data[row]["video"], window) for row in rows for window in range(dataset.windows[row])}
+    every_prompt = {row["prompt"] for row in dataset.data}
+    clips, prompts = set(), set()
+    for position in positions:
+        if len(clips) == len(every_clip) and len(prompts) == len(every_prompt):
+            break
+        row, scene, window = dataset.clip_at(position)
+        clips.add((scene, window))
+        prompts.add(dataset.data[row]["prompt"])
+    return sorted(clips), sorted(prompts)
+
+
+def target_rules() -> dict[str, Any]:
+    """The constants that decide which targets are valid; whoever changes one gets other targets."""
+    numbers = {name: value for name, value in vars(motion).items() if name.isupper() and isinstance(value, int | float)}
+    return {**{f"motion.{name}": value for name, value in numbers.items()}, "batch.FAR_DEPTH": FAR_DEPTH}
+
+
+def _targets(tensors: Mapping[str, Tensor]) -> Targets:
+    t, h, w = tensors["shape"].tolist()
+    return unpack_maps(tensors, (t, h, w))
+
+
+def stamps(paths: Iterable[Path]) -> list[str]:
+    """Name (with its folder's), size and time of modification of each file."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ValueError(f"{path}: not readable ({error.strerror})") from None
+        found.append(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}")
+    return found
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _file_name(scene: str) -> str:
+    """A scene as one folder's name that can be read; entries know the scene itself, so two may share a name."""
+    return re.sub(r"[^\w.-]+", "_", scene).strip("._")[:80] or "scene"
+
+
+def _count(troubles: Sequence[str | None], what: str) -> str:
+    reasons = Counter(trouble for trouble in troubles if trouble)
+    if not reasons:
+        return f"all {len(troubles)} {what} are there"
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{reasons.total()} of {len(troubles)} {what} to encode ({listed})"

@@ -1,0 +1,188 @@
+"""Files of the cache: each holds tensors and, in its header, what they were made of. Whole or not there.
+
+An entry's file name ends with a hash over everything that its content depends on. So entries of other data or settings
+lie beside it untouched, whoever writes them, and two jobs that write the same entry write the same bytes. A file is
+written under a name of its own, flushed to the disk and then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, uint8
+
+SUFFIX = ".safetensors"
+DRAFT_SUFFIX = ".partial"
+LARGEST_HEADER = 100_000  # bytes; ours have a few thousand, a foreign file's first eight bytes may say anything
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One file, and what its content is and must have been made of.
+
+    Attributes:
+        folder, stem: where it lies and how its name begins; entries that differ only in what they were made of share
+            both.
+        subject: what it is, such as the scene and the window.
+        made_of: everything that determines the content, by the names that the user is told if one changes. Values are
+            what JSON can hold; a value may be a dict, whose names are told too.
+    """
+
+    folder: Path
+    stem: str
+    subject: dict[str, Any]
+    made_of: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """A hash over subject and made_of."""
+        return hashlib.sha256(_json([self.subject, self.made_of]).encode()).hexdigest()
+
+    @cached_property
+    def path(self) -> Path:
+        return self.folder / f"{self.stem}-{self.key[:16]}{SUFFIX}"
+
+    def trouble(self) -> str | None:
+        """Why the file cannot be used, told from headers alone: "damaged", "new", or what changed. None if it can."""
+        try:
+            if read_header(self.path)["key"] == self.key:
+                return None
+            return "damaged"
+        except FileNotFoundError:
+            changes = [found for other in self._others() if (found := self._changes(other["made_of"]))]
+            return f"{' and '.join(min(changes, key=len))} changed" if changes else "new"
+        except DAMAGE:
+            return "damaged"
+        except OSError as error:
+            return f"not readable ({error.strerror})"
+
+    def read(self) -> dict[str, Tensor]:
+        """The tensors.
+
+        Raises:
+            ValueError: there is no such file, it is not readable, it is of another key, or a bit of it has changed.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{self.path}: not readable ({error.strerror}); start again to encode it") from None
+        try:
+            metadata, tensors = _metadata(data[8 : 8 + _header_size(data[:8])]), load(data)
+        except DAMAGE as error:
+            raise ValueError(f"{self.path}: damaged ({error}); delete it and start again to encode it anew") from None
+        if metadata["key"] != self.key or metadata["checksum"] != checksum(tensors):
+            found = "its bytes or its header have changed"
+            raise ValueError(f"{self.path}: damaged ({found}); delete it and start again to encode it anew")
+        return tensors
+
+    def write(self, tensors: dict[str, Tensor]) -> int:
+        """Puts the file in place, whole, and returns its bytes. Raises OSError if the folder or the disk refuses."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        metadata = {
+            "key": self.key,
+            "checksum": checksum(tensors),
+            "subject": _json(self.subject),
+            "made_of": _json(self.made_of),
+        }
+        data = save(tensors, metadata)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}")
+        try:
+            with draft.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        return len(data)
+
+    def _others(self) -> Iterator[dict[str, Any]]:
+        """Headers of entries with this subject, made of something else."""
+        for path in sorted(self.folder.glob(f"{self.stem}-*{SUFFIX}")):
+            try:
+                header = read_header(path)
+            except (OSError, *DAMAGE):
+                continue  # whose it is cannot be told
+            if header["subject"] == json.loads(_json(self.subject)):
+                yield header
+
+    def _changes(self, before: dict[str, Any]) -> list[str]:
+        """What differs from another entry: "files", or "settings (height, width)"."""
+        now = json.loads(_json(self.made_of))
+        changes = []
+        for name in sorted(now.keys() | before.keys()):
+            ours, theirs = now.get(name), before.get(name)
+            if ours == theirs:
+                continue
+            if isinstance(ours, dict) and isinstance(theirs, dict):
+                inner = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+                name += f" ({', '.join(inner)})"
+            changes.append(name)
+        return changes
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """`key`, `subject`, `made_of` and `checksum` of an entry's file, whose size is compared with what it should be.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Any of DAMAGE: it is not an entry, or not a whole one.
+    """
+    with path.open("rb") as file:
+        header = file.read(_header_size(file.read(8)))
+        metadata = _metadata(header)
+        tensors = {name: about for name, about in json.loads(header).items() if name != "__metadata__"}
+        expected = 8 + len(header) + max(about["data_offsets"][1] for about in tensors.values())
+        _expect_size(file, expected)
+    return metadata
+
+
+# What reading bytes that are not an entry can raise.
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """CRC-32 over names and bytes, in the names' order."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].flatten().view(uint8).numpy(), zlib.crc32(name.encode(), total))
+    return f"{total:08x}"
+
+
+def _header_size(first: bytes) -> int:
+    size = int.from_bytes(first, "little")
+    if len(first) < 8 or not 2 <= size <= LARGEST_HEADER:
+        raise ValueError("no safetensors header")
+    return size
+
+
+def _metadata(header: bytes) -> dict[str, Any]:
+    metadata = json.loads(header)["__metadata__"]
+    return {
+        "key": metadata["key"],
+        "checksum": metadata["checksum"],
+        "subject": json.loads(metadata["subject"]),
+        "made_of": dict(json.loads(metadata["made_of"])),
+    }
+
+
+def _expect_size(file: BinaryIO, expected: int) -> None:
+    if (found := os.fstat(file.fileno()).st_size) != expected:
+        raise ValueError(f"{found} bytes, expected {expected}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
