@@ -20,12 +20,15 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import get_scheduler
 
 from motion_depth.assemble import (
@@ -38,7 +41,7 @@ from motion_depth.assemble import (
     read_head_config,
     read_statistics,
 )
-from motion_depth.batch import Batch, pack_targets, reduce_item
+from motion_depth.batch import Batch, Sample, pack_targets, reduce_item
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, rotate, write_checkpoint
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.heads import HEAD_SIZES, TAP_FRACTIONS, HeadConfig, tap_blocks
@@ -46,9 +49,11 @@ from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
+from motion_depth.source import fill_caches, make_cache, read_samples
 from motion_depth.statistics import Statistics, measure
 from motion_depth.tracking import RunLog, start_tracking
 from motion_depth.training_state import capture, named_trainable, restore
+from motion_depth.validation import Validation, log_validation, share_of
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, count_operations, load_pipeline
 from motion_depth.weights import WanFiles, check_weights
 
@@ -68,6 +73,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # data
     add("--dataset_base_path", type=Path, required=True, help="folder that the CSV's `video` column is relative to")
     add("--dataset_metadata_path", type=Path, required=True, help="CSV with columns video,prompt: the training scenes")
+    add("--val_metadata_path", type=Path, help="CSV of held-out scenes to validate on; none: no validation")
+    add("--val_steps", type=int, default=500, help="iterations between validations; 0: before and after only")
+    add("--val_clips", type=int, default=8, help="held-out scenes that are validated on, one clip each")
+    add("--cache_path", type=Path, help="folder to encode every clip into once; none: encode at every step")
+    add("--cache_only", action="store_true", help="fill --cache_path and stop")
     add("--dataset_repeat", type=int, default=100, help="clips of a scene in an epoch, from its windows in turn")
     add("--dataset_num_workers", type=int, default=4, help="loader processes per GPU; 0 loads in the training process")
     add("--height", type=int, default=480, help="pixels, a multiple of 32")
@@ -96,6 +106,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--depth_loss_weight", type=float, default=1.0, help="weight of the depth loss; 0: off")
     add("--flow_loss_weight", type=float, default=1.0, help="stage 2: weight of the flow-matching loss; 0: off")
     add("--motion_balance", type=int, choices=(0, 1), default=1, help="1: moving and static pixels weigh equal. 0: off")
+    add("--loss_frames", type=int, default=0, help="frames of a clip that a step decodes and compares; 0: all of them")
     add("--noise_mixture", help="weights of uniform,low,shifted noise levels; default 1,1,1, stage 2: 0,0,1")
     # optimisation
     add("--learning_rate", type=float, default=1e-4, help="of the heads")
@@ -135,6 +146,11 @@ HARMLESS = {
     "dataset_num_workers",
     "heads_checkpoint",
     "gradient_checkpointing",
+    "cache_path",
+    "cache_only",
+    "val_metadata_path",
+    "val_steps",
+    "val_clips",
 }
 
 
@@ -158,11 +174,18 @@ def check_settings(args: argparse.Namespace) -> None:
         "motion_loss_weight",
         "depth_loss_weight",
         "flow_loss_weight",
+        "val_steps",
         "learning_rate",
         "lora_learning_rate",
     ):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
+    if args.cache_only and args.cache_path is None:
+        raise ValueError("--cache_only needs --cache_path, the folder to fill")
+    if not 0 <= args.loss_frames < args.num_frames:
+        raise ValueError(
+            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames - 1}, without frame 0"
+        )
     if args.stage == 2 and args.heads_checkpoint is None:
         raise ValueError(
             "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"
@@ -178,26 +201,34 @@ def check_settings(args: argparse.Namespace) -> None:
         )
 
 
-def build_dataset(args: argparse.Namespace) -> MotionDepthDataset:
+def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, MotionDepthDataset | None]:
+    """Training clips, and held-out ones if there are any; every scene is checked here."""
     operator: LoadImageSequenceWithMotionWrapper = create_motion_data_operator(
         base_path=args.dataset_base_path,
         height=args.height,
         width=args.width,
         num_frames=args.num_frames,
-        frame_stride=args.frame_stride if args.frame_stride == "auto" else int(args.frame_stride),
+        frame_stride=args.frame_stride if args.frame_stride == "auto" else to_int("frame_stride", args.frame_stride),
         motion_units=args.motion_units,
         motion_direction=args.motion_direction,
         motion_y_axis=args.motion_y_axis,
         motion_frame_offset=args.motion_frame_offset,
     )
-    return MotionDepthDataset(
-        args.dataset_base_path,
-        args.dataset_metadata_path,
-        operator,
-        repeat=args.dataset_repeat,
-        seed=args.seed,
-        reduce=reduce_item,
-    )
+    base = args.dataset_base_path
+    train = MotionDepthDataset(base, args.dataset_metadata_path, operator, args.dataset_repeat, args.seed, reduce_item)
+    if args.val_metadata_path is None:
+        return train, None
+    held_out = MotionDepthDataset(base, args.val_metadata_path, operator, 1, args.seed, reduce_item)
+    if shared := {row["video"] for row in train.data} & {row["video"] for row in held_out.data}:
+        raise ValueError(f"--val_metadata_path {args.val_metadata_path}: {min(shared)} is a training scene too")
+    return train, held_out
+
+
+def to_int(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--{name} {text}: expected a whole number or auto") from None
 
 
 def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
@@ -264,28 +295,69 @@ def run_settings(args: argparse.Namespace) -> dict:
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
+def prepare_data(
+    args: argparse.Namespace,
+    accelerator: Accelerator,
+    train: MotionDepthDataset,
+    held_out: MotionDepthDataset | None,
+    files: WanFiles,
+    positions: range,
+) -> tuple[Dataset, ClipEncoder | None, list[Sample], WanModel]:
+    """Training samples, the encoder if they come as frames, this process's validation samples, and the DiT."""
+    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+    datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
+    if args.cache_path is None:
+        pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, accelerator.device)
+        encoder, sources = ClipEncoder(pipe), [dataset for dataset, _ in datasets]
+    else:
+        caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
+        sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
+        encoder, pipe = None, None if args.cache_only else load_pipeline(files, ("dit",), dtype, accelerator.device)
+    if args.cache_only:
+        return sources[0], None, [], None
+    mine = share_of(datasets[1][1], accelerator) if held_out else []
+    return sources[0], encoder, read_samples(sources[-1], mine, encoder), pipe.dit
+
+
 def build_model(
     args: argparse.Namespace,
+    dit: WanModel,
     device: torch.device,
-    files: WanFiles,
     statistics: Statistics,
     config: HeadConfig,
     resumed: Checkpoint | None,
-) -> tuple[MotionDepthModel, ClipEncoder]:
-    """Loads the weights and puts together what this stage trains."""
-    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, device)
+) -> MotionDepthModel:
+    """Puts together what this stage trains."""
     set_seed(args.seed)  # new weights are the same on every process and in every run
     start = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
-    heads = load_heads(start, pipe.dit.dim, len(pipe.dit.blocks)) if start else build_heads(config, statistics)
+    heads = load_heads(start, dit.dim, len(dit.blocks)) if start else build_heads(config, statistics)
     heads.motion.requires_grad_(args.motion_loss_weight > 0)
     heads.depth.requires_grad_(args.depth_loss_weight > 0)
     if args.stage == 2:
-        add_lora(pipe.dit, args.lora_rank, args.lora_target_modules.split(","))
+        add_lora(dit, args.lora_rank, args.lora_target_modules.split(","))
         if start is not None and start.has(LORA_FILE):
-            load_lora(pipe.dit, start.tensors(LORA_FILE), str(start.folder / LORA_FILE))
-    model = MotionDepthModel(pipe.dit, heads, train_dit=args.stage == 2, checkpointing=args.gradient_checkpointing)
-    return model.to(device), ClipEncoder(pipe)
+            load_lora(dit, start.tensors(LORA_FILE), str(start.folder / LORA_FILE))
+    model = MotionDepthModel(dit, heads, train_dit=args.stage == 2, checkpointing=args.gradient_checkpointing)
+    # DDP would broadcast the frozen DiT, which every process has read from the same file.
+    model._ddp_params_and_buffers_to_ignore = [
+        name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
+    ]
+    return model.to(device)
+
+
+def build_optimizer(
+    args: argparse.Namespace, model: MotionDepthModel, updates: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW over heads and LoRA, each with its own learning rate, and the schedule over `updates`."""
+    trainable = named_trainable(model)
+    groups = [
+        {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": args.learning_rate},
+        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": args.lora_learning_rate},
+    ]
+    fused = next(iter(trainable.values())).device.type == "cuda"
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=fused)
+    return optimizer, get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
 
 
 def print_plan(
@@ -319,7 +391,7 @@ def step_losses(
 ) -> dict[str, Tensor]:
     """One forward; every loss per clip, (b,), and their weighted sum `loss`."""
     with_flow = args.stage == 2 and args.flow_loss_weight > 0
-    predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=with_flow)
+    predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow, batch.frames)
     losses = head_losses(predictions, batch.targets, statistics.scales, bool(args.motion_balance))
     total = args.motion_loss_weight * losses["motion_loss"] + args.depth_loss_weight * losses["depth_loss"]
     if with_flow:
@@ -330,7 +402,7 @@ def step_losses(
 
 def train(args: argparse.Namespace) -> None:
     check_settings(args)
-    dataset = build_dataset(args)
+    dataset, held_out = build_datasets(args)
     files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
     config = choose_heads(args, check_weights(files))
     start, resumed = find_resume(args)
@@ -344,65 +416,82 @@ def train(args: argparse.Namespace) -> None:
     clips = accelerator.num_processes * args.batch_size
     total = math.ceil(len(dataset) * args.num_epochs / clips)
     total = min(total, args.max_steps) if args.max_steps else total
-    accumulation = args.gradient_accumulation_steps
+    positions = range(start * clips, total * clips)
+    samples, encoder, val_samples, dit = prepare_data(args, accelerator, dataset, held_out, files, positions)
+    if args.cache_only:
+        accelerator.print(f"done: {args.cache_path} holds every clip of this run")
+        return
     source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
-    lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
-    model, encoder = build_model(args, accelerator.device, files, statistics, config, resumed)
+    model = build_model(args, dit, accelerator.device, statistics, config, resumed)
     print_plan(args, accelerator, dataset, model, statistics, start, total)
-
-    trainable = named_trainable(model)
-    groups = [
-        {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": args.learning_rate},
-        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": args.lora_learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        weight_decay=args.weight_decay,
-        fused=accelerator.device.type == "cuda",
-    )
-    scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, math.ceil(total / accumulation))
+    optimizer, scheduler = build_optimizer(args, model, math.ceil(total / args.gradient_accumulation_steps))
+    saved = resumed.config["training"] if resumed is not None else {"wandb_run_id": None, "best_score": None}
     if resumed is not None:
         restore(model, optimizer, resumed.tensors(STATE_FILE))
-        scheduler.load_state_dict(resumed.config["training"]["scheduler"])
-    # DDP would broadcast the frozen DiT, which every process has read from the same file.
-    model._ddp_params_and_buffers_to_ignore = [
-        name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
-    ]
-    wrapped = accelerator.prepare_model(model)
-    run_id = resumed.config["training"]["wandb_run_id"] if resumed is not None else None
+        scheduler.load_state_dict(saved["scheduler"])
+    run_id = saved["wandb_run_id"]
     if args.use_wandb:
         run_id = start_tracking(accelerator, args.wandb_project, run_settings(args), args.output_path, run_id)
 
+    batches = BatchLoader(
+        samples, rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size),
+        encoder, NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage]), args.seed,
+        args.dataset_num_workers, accelerator.device, dit.patch_embedding.weight.dtype, args.loss_frames,
+    )  # fmt: skip
+    validation = None
+    if val_samples:
+        frames = held_out.operator((val_samples[0].scene, val_samples[0].window)).frames
+        dtype = dit.patch_embedding.weight.dtype
+        validation = Validation(
+            accelerator, val_samples, frames, statistics, bool(args.motion_balance), args.seed, dtype
+        )
+    lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
+    progress = {"best_score": saved["best_score"]}
+
     def save(name: str, step: int) -> None:
         """Collective: every process takes part, the main one writes."""
-        state = {STATE_FILE: capture(model, optimizer)} if name != "final" else {}
+        state = {} if name in ("final", "best") else {STATE_FILE: capture(model, optimizer)}
         description = model_config(config, statistics, lora, run_settings(args))
         description["training"] = {
-            "step": step,
-            "clips": step * clips,
-            "processes": accelerator.num_processes,
-            "scheduler": scheduler.state_dict(),
-            "wandb_run_id": run_id,
-        }
+            "step": step, "clips": step * clips, "processes": accelerator.num_processes,
+            "scheduler": scheduler.state_dict(), "wandb_run_id": run_id, **progress,
+        }  # fmt: skip
         if accelerator.is_main_process:
             write_checkpoint(args.output_path / name, {**model_tensors(model, statistics), **state}, description)
             rotate(args.output_path, args.keep_last)
         accelerator.wait_for_everyone()
 
-    mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
-    positions = rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size)
-    batches = BatchLoader(
-        dataset,
-        positions,
-        encoder,
-        mixture,
-        args.seed,
-        args.dataset_num_workers,
-        accelerator.device,
-        encoder.pipe.torch_dtype,
-    )
+    def validate(step: int) -> None:
+        """Scores the held-out clips, and keeps the model as best/ if it is better than all before."""
+        if validation is None:
+            return
+        row = validation.run(model, args.output_path, step)
+        log.log(step, row, "val")
+        log_validation(accelerator, args.output_path, step)
+        if progress["best_score"] is None or row["score"] < progress["best_score"]:
+            progress["best_score"] = row["score"]
+            save("best", step)
+
     log = RunLog(accelerator, args.output_path, total, start)
+    if start == 0:
+        validate(0)
+    run_loop(args, accelerator, model, optimizer, scheduler, batches, statistics, log, save, validate, start, total)
+    save("final", total)
+    log.close()
+    accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
+    accelerator.end_training()
+
+
+def run_loop(
+    args: argparse.Namespace, accelerator: Accelerator, model: MotionDepthModel, optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler, batches: BatchLoader, statistics: Statistics, log: RunLog,
+    save: Callable[[str, int], None], validate: Callable[[int], None], start: int, total: int,
+) -> None:  # fmt: skip
+    """Iterations start+1 .. total; an iteration is one batch on every process."""
+    wrapped = accelerator.prepare_model(model)
+    trainable = named_trainable(model)
+    accumulation, clips = args.gradient_accumulation_steps, accelerator.num_processes * args.batch_size
     waited, began = 0.0, time.perf_counter()
     for step, (batch, wait) in enumerate(batches, start=start + 1):
         update = step % accumulation == 0 or step == total
@@ -414,21 +503,18 @@ def train(args: argparse.Namespace) -> None:
         waited += wait
         if update:
             norm = torch.nn.utils.clip_grad_norm_(trainable.values(), args.max_grad_norm or math.inf)
-            optimizer.step()
             lr = scheduler.get_last_lr()[0]
+            optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
             seconds = time.perf_counter() - began
-            log.write(
-                step, lr=lr, grad_norm=float(norm), clips_per_s=in_group * clips / seconds, data_wait=waited / seconds
-            )
+            speed = {"clips_per_s": in_group * clips / seconds, "data_wait": waited / seconds}
+            log.write(step, lr=lr, grad_norm=float(norm), **speed)
             waited, began = 0.0, time.perf_counter()
+        if step == total or (args.val_steps and step % args.val_steps == 0):
+            validate(step)
         if args.save_steps and step % args.save_steps == 0:
             save(f"step-{step}", step)
-    save("final", total)
-    log.close()
-    accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
-    accelerator.end_training()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motion_depth.data import MotionDepthClip
 from motion_depth.losses import Targets
-from motion_depth.noise import NoiseMixture, clip_noise, clip_sigma
+from motion_depth.noise import NoiseMixture, clip_frames, clip_noise, clip_sigma
 
 # Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.
 FAR_DEPTH = 60_000.0  # metres
@@ -65,7 +65,8 @@ class Batch:
 
     Attributes:
         latents, noise: (b, c, f, h/16, w/16). first: (b, c, 1, h/16, w/16). context: (b, 512, c). sigma: (b,) float32.
-        targets: float32 and bool.
+        targets: float32 and bool, of the frames that are decoded.
+        frames: (b, n) those frames, or None for all.
         positions, scenes: of each clip, for the log.
     """
 
@@ -77,6 +78,7 @@ class Batch:
     targets: Targets
     positions: list[int]
     scenes: list[str]
+    frames: Tensor | None = None
 
 
 def stack_targets(targets: Sequence[Targets]) -> Targets:
@@ -96,22 +98,30 @@ def make_batch(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    loss_frames: int = 0,
 ) -> Batch:
     """Encoded samples to a batch; sigma and noise are functions of the seed and each clip's position.
 
     Args:
         contexts: (b, 512, c), the samples' contexts padded.
+        loss_frames: frames of each clip that are decoded and compared; 0: all.
     """
     latents = torch.stack([sample.latents for sample in samples]).to(device, dtype, non_blocking=True)
     noise = torch.stack([clip_noise(tuple(latents.shape[1:]), seed, sample.position) for sample in samples])
     sigma = torch.tensor([clip_sigma(mixture, seed, sample.position) for sample in samples], dtype=torch.float32)
+    targets, frames = stack_targets([sample.targets for sample in samples]), None
+    if loss_frames:
+        total = targets.depth.shape[1]
+        frames = torch.stack([clip_frames(loss_frames, total, seed, sample.position) for sample in samples])
+        targets, frames = targets.take(frames), frames.to(device)
     return Batch(
         latents=latents,
         first=torch.stack([sample.first for sample in samples]).to(device, dtype, non_blocking=True),
         context=contexts.to(device, dtype, non_blocking=True),
         noise=noise.to(device, dtype, non_blocking=True),
         sigma=sigma.to(device, non_blocking=True),
-        targets=stack_targets([sample.targets for sample in samples]).to(device),
+        targets=targets.to(device),
         positions=[sample.position for sample in samples],
         scenes=[sample.scene for sample in samples],
+        frames=frames,
     )

@@ -190,6 +190,11 @@ class ResidualConv(nn.Module):
         return x + self.layers(x)
 
 
+def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
+    """Frames (b, n) of x (b, t, ...), or all of them."""
+    return x if frames is None else x[torch.arange(len(x), device=x.device)[:, None], frames]
+
+
 class TimeExpansion(nn.Module):
     """Latent rate to frame rate: latent 0 gives one frame, every latent k after it four, from latents k-1 and k."""
 
@@ -270,8 +275,8 @@ class DenseHead(nn.Module):
     def out(self) -> nn.Conv2d:
         return self.decoder.out
 
-    def forward(self, features: DitFeatures) -> Tensor:
-        """Returns (b, t, out, 32h, 32w), float32."""
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
+        """Returns (b, t, out, 32h, 32w), float32; of given frames (b, n) only, (b, n, out, 32h, 32w)."""
         x = self.tap_mix(features)
         if self.latent_patch is not None:
             patches = rearrange(features.latents.to(x.dtype), "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2)
@@ -281,9 +286,9 @@ class DenseHead(nn.Module):
         if self.latent_skip is not None:
             x = x + self.latent_skip(features.latents.to(x.dtype))
         x = self.frame_block(self.expand_time(self.latent_block(x)))
-        frames = rearrange(x, "b c t h w -> (b t) c h w")
-        per_chunk = max(1, PIXELS_PER_CHUNK // (frames.shape[-2] * frames.shape[-1] * LATENT_STRIDE**2))
-        chunks = frames.split(per_chunk)
+        x = take_frames(rearrange(x, "b c t h w -> b t c h w"), frames)
+        per_chunk = max(1, PIXELS_PER_CHUNK // (x.shape[-2] * x.shape[-1] * LATENT_STRIDE**2))
+        chunks = rearrange(x, "b t c h w -> (b t) c h w").split(per_chunk)
         if len(chunks) > 1 and torch.is_grad_enabled():
             decoded = [checkpoint(self.decoder, chunk, use_reentrant=False) for chunk in chunks]
         else:
@@ -299,8 +304,8 @@ class LinearHead(nn.Module):
         self.norm = nn.LayerNorm(config.dit_dim, elementwise_affine=False)
         self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * FRAMES_PER_LATENT * out_channels)
 
-    def forward(self, features: DitFeatures) -> Tensor:
-        """Returns (b, t, out, 32h, 32w), float32. Latent 0 gives only the last of its four frames."""
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
+        """Returns (b, t, out, 32h, 32w), float32, or of given frames (b, n) only. Latent 0 gives its last frame only."""
         f, h, w = features.grid
         x = torch.cat([self.norm(tap) for tap in features.taps], dim=-1)
         x = rearrange(
@@ -313,6 +318,7 @@ class LinearHead(nn.Module):
             p=2,
             q=2,
         )[:, FRAMES_PER_LATENT - 1 :]
+        x = take_frames(x, frames)
         b = x.shape[0]
         x = F.interpolate(
             rearrange(x, "b t c h w -> (b t) c h w"), scale_factor=LATENT_STRIDE, mode="bilinear", align_corners=False
@@ -341,16 +347,20 @@ class MotionDepthHeads(nn.Module):
             nn.init.zeros_(head.out.weight)
             nn.init.zeros_(head.out.bias)
 
-    def forward(self, features: DitFeatures) -> dict[str, Tensor]:
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> dict[str, Tensor]:
         """Reads both maps off one DiT forward.
+
+        Args:
+            frames: (b, n) indices of the frames that are wanted of each clip; None: all t. A training step may decode
+                a few frames of many clips instead of all frames of a few.
 
         Returns:
             motion: (b, t, 2, H, W) float32, pixels, backward flow to the previous frame; frame 0 means nothing.
             log_depth: (b, t, H, W) float32, log metres along the ray.
             background_logit: (b, t, H, W) float32, above 0 where the head sees nothing at any distance.
         """
-        motion = self.motion(features) * self.motion_scale
-        depth = self.depth(features)
+        motion = self.motion(features, frames) * self.motion_scale
+        depth = self.depth(features, frames)
         return {
             "motion": motion,
             "log_depth": depth[:, :, 0] * self.log_depth_scale + self.log_depth,

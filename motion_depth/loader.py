@@ -35,6 +35,7 @@ class BatchLoader:
         encoder: encodes samples that come as frames; None where they come encoded.
         seed: of sigma and noise.
         workers: loader processes; 0 loads in this one.
+        loss_frames: see `make_batch`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class BatchLoader:
         workers: int,
         device: torch.device,
         dtype: torch.dtype,
+        loss_frames: int = 0,
     ):
         self.loader = DataLoader(
             dataset,
@@ -57,6 +59,7 @@ class BatchLoader:
             persistent_workers=False,
         )
         self.encoder, self.mixture, self.seed, self.device, self.dtype = encoder, mixture, seed, device, dtype
+        self.loss_frames = loss_frames
 
     def __iter__(self) -> Iterator[tuple[Batch, float]]:
         samples = iter(self.loader)
@@ -69,7 +72,7 @@ class BatchLoader:
             raise_load_errors(found)
             wait = time.perf_counter() - asked
             contexts = encode(found, self.encoder)
-            yield make_batch(found, contexts, self.mixture, self.seed, self.device, self.dtype), wait
+            yield make_batch(found, contexts, self.mixture, self.seed, self.device, self.dtype, self.loss_frames), wait
 
 
 def encode(samples: list[Sample], encoder: ClipEncoder | None) -> Tensor:

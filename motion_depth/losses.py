@@ -18,8 +18,12 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 MOVING_PIXELS = 0.5  # a pixel moves if its true motion is longer than this, in pixels of the clip
+# Shares of the mean speed below which a motion error counts squared. On moving pixels a linear loss has its minimum at no
+# motion for as long as the direction is unclear, and heads stay there for hundreds of steps (docs/heads.md). On static
+# ones a linear loss is what brings the prediction down to zero.
+MOVING_EPSILON, STATIC_EPSILON = 0.5, 0.05
 GRADIENT_SCALES = (1, 2, 4, 8)  # pixels between the two ends of a depth gradient
-DEPTH_TERM_WEIGHTS = {"log_error": 0.7, "gradient": 0.2, "background": 0.1}
+DEPTH_TERM_WEIGHTS = {"log_error": 0.8, "gradient": 0.1, "background": 0.1}
 
 
 @dataclass
@@ -46,6 +50,11 @@ class Targets:
             self.depth.to(device, dtype, non_blocking=True),
             self.depth_valid.to(device, non_blocking=True),
         )
+
+    def take(self, frames: Tensor) -> Targets:
+        """Some frames of each clip: frames is (b, n), what comes back has n in the place of t."""
+        clip = torch.arange(len(frames), device=frames.device)[:, None]
+        return Targets(*(value[clip, frames] for value in vars(self).values()))
 
     @property
     def moving(self) -> Tensor:
@@ -81,8 +90,8 @@ def masked_mean(values: Tensor, mask: Tensor, pattern: str = "b ... -> b") -> Te
     return total / reduce(mask.to(values.dtype), pattern, "sum").clamp(min=1)
 
 
-def charbonnier(error: Tensor, dim: int, epsilon: float = 1e-2) -> Tensor:
-    """Length of a vector error, smooth at zero and zero there: sqrt(|e|^2 + eps^2) - eps."""
+def charbonnier(error: Tensor, dim: int, epsilon: float) -> Tensor:
+    """Length of a vector error, quadratic below epsilon and linear above: sqrt(|e|^2 + eps^2) - eps."""
     return (error.square().sum(dim=dim) + epsilon**2).sqrt() - epsilon
 
 
@@ -92,13 +101,16 @@ def motion_losses(motion: Tensor, targets: Targets, scales: LossScales, balanced
     Balanced: moving and static pixels are averaged apart and added, so that the few moving ones (about 5 % of a physics
     clip) weigh as much as all others together. Returns `motion_moving`, `motion_static` (b,) or `motion_all` (b,).
     """
-    error = charbonnier(torch.where(targets.motion_valid[:, :, None], motion - targets.motion, 0.0), dim=2)
-    if not balanced:
-        return {"motion_all": masked_mean(error, targets.motion_valid) / scales.motion_all}
+    error = torch.where(targets.motion_valid[:, :, None], motion - targets.motion, 0.0)
     moving = targets.moving
+    of_moving = charbonnier(error, dim=2, epsilon=MOVING_EPSILON * scales.motion)
+    of_static = charbonnier(error, dim=2, epsilon=STATIC_EPSILON * scales.motion)
+    if not balanced:
+        both = torch.where(moving, of_moving, of_static)
+        return {"motion_all": masked_mean(both, targets.motion_valid) / scales.motion_all}
     return {
-        "motion_moving": masked_mean(error, moving) / scales.motion,
-        "motion_static": masked_mean(error, targets.motion_valid & ~moving) / scales.motion,
+        "motion_moving": masked_mean(of_moving, moving) / scales.motion,
+        "motion_static": masked_mean(of_static, targets.motion_valid & ~moving) / scales.motion,
     }
 
 

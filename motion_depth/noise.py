@@ -87,6 +87,12 @@ def clip_noise(shape: tuple[int, ...], seed: int, position: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(state))
 
 
+def clip_frames(count: int, total: int, seed: int, position: int) -> Tensor:
+    """`count` of the frames 1 .. total-1 of a clip, ascending; frame 0 has no motion."""
+    chosen = _generator(seed, position, "frames").choice(total - 1, size=count, replace=False)
+    return torch.from_numpy(np.sort(chosen) + 1)
+
+
 def noise_bin(sigma: float) -> str:
     """Name of the bin that a sigma falls into, such as "0.1-0.3"."""
     edges = (0.0, *NOISE_BINS, 1.0)

@@ -144,6 +144,7 @@ def start_tracking(
     mode, reason = wandb_mode()
     if mode != "online":
         accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
+    output_path.mkdir(parents=True, exist_ok=True)
     settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
     settings["settings"] = wandb.Settings(quiet=True, console="off")
     accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})

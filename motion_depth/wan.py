@@ -190,6 +190,7 @@ class MotionDepthModel(nn.Module):
         noise: Tensor,
         sigma: Tensor,
         with_flow: bool = False,
+        frames: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """One noised forward.
 
@@ -199,6 +200,7 @@ class MotionDepthModel(nn.Module):
             context: (b, TEXT_TOKENS, c).
             sigma: (b,) float32.
             with_flow: whether the flow-matching loss is wanted.
+            frames: (b, n) frames that the heads decode; None: all.
 
         Returns:
             The heads' predictions (`MotionDepthHeads.forward`), and `flow_loss` (b,) if asked for.
@@ -217,7 +219,7 @@ class MotionDepthModel(nn.Module):
                 velocity=with_flow,
                 checkpointing=self.checkpointing,
             )
-        predictions = self.heads(features)
+        predictions = self.heads(features, frames)
         if with_flow:
             weight = torch.stack([self.scheduler.training_weight(timestep) for timestep in (sigma * 1000).cpu()])
             predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, weight.to(sigma.device))

@@ -7,6 +7,8 @@ import torch
 
 from motion_depth.losses import (
     DEPTH_TERM_WEIGHTS,
+    MOVING_EPSILON,
+    STATIC_EPSILON,
     LossScales,
     Targets,
     depth_losses,
@@ -83,10 +85,12 @@ def test_motion_loss_by_hand():
     predicted = torch.zeros_like(motion)
     predicted[0, 1, 1] = 4.0  # (0, 4) everywhere: errors 5 on the moving pixel, 4 on the static one
     losses = motion_losses(predicted, targets, LossScales(motion=2.0, motion_all=1.5))
-    assert losses["motion_moving"].item() == pytest.approx(5 / 2, abs=0.01)
-    assert losses["motion_static"].item() == pytest.approx(4 / 2, abs=0.01)
+    loose, tight = MOVING_EPSILON * 2.0, STATIC_EPSILON * 2.0
+    moving, static = math.hypot(5, loose) - loose, math.hypot(4, tight) - tight
+    assert losses["motion_moving"].item() == pytest.approx(moving / 2)
+    assert losses["motion_static"].item() == pytest.approx(static / 2)
     unbalanced = motion_losses(predicted, targets, LossScales(motion=2.0, motion_all=1.5), balanced=False)
-    assert unbalanced["motion_all"].item() == pytest.approx(4.5 / 1.5, abs=0.01)
+    assert unbalanced["motion_all"].item() == pytest.approx((moving + static) / 2 / 1.5)
 
 
 def test_depth_loss_by_hand():

@@ -1,0 +1,70 @@
+"""Where encoded samples come from: a cache that is filled first, or the scenes' files at every step."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import Dataset
+
+from motion_depth.batch import Sample
+from motion_depth.cache import CachedDataset, ClipCache
+from motion_depth.data import MotionDepthDataset, raise_load_errors
+from motion_depth.encoding import encode_missing
+from motion_depth.loader import encode
+from motion_depth.wan import ClipEncoder, load_pipeline
+from motion_depth.weights import WanFiles
+
+
+def fill_caches(
+    accelerator: Accelerator,
+    caches: Sequence[tuple[ClipCache, Iterable[int]]],
+    files: WanFiles,
+    dtype: torch.dtype,
+    workers: int,
+) -> list[Dataset]:
+    """Encodes what is missing, all processes together, and returns each cache's dataset of encoded samples.
+
+    The text encoder and the VAE are loaded only if something is missing, and are gone when this returns.
+
+    Args:
+        caches: each with the positions of its dataset that will be read.
+
+    Raises:
+        ValueError: a clip cannot be read, or the folder takes no more.
+    """
+    found = [cache.missing(positions) for cache, positions in caches] if accelerator.is_main_process else None
+    found = broadcast_object_list([found])[0]
+    for missing in found:
+        accelerator.print(missing.summary)
+    if any(found):
+        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
+        for (cache, _), missing in zip(caches, found, strict=True):
+            encode_missing(
+                cache, missing, ClipEncoder(pipe), accelerator.process_index, accelerator.num_processes, workers,
+                progress=accelerator.is_main_process,
+            )  # fmt: skip
+        del pipe
+        gc.collect()
+        torch.cuda.empty_cache()
+    accelerator.wait_for_everyone()
+    return [CachedDataset(cache) for cache, _ in caches]
+
+
+def make_cache(folder: Path, dataset: MotionDepthDataset, files: WanFiles, dtype: torch.dtype) -> ClipCache:
+    """The cache of one dataset for one model."""
+    return ClipCache(folder, dataset, files.identity(), files.tokenizer, dtype)
+
+
+def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncoder | None) -> list[Sample]:
+    """Samples at some positions, encoded, all in memory. Raises ValueError for a clip that cannot be read."""
+    samples = []
+    for position in positions:
+        (sample,) = raise_load_errors([dataset[position]])
+        encode([sample], encoder)
+        samples.append(sample)
+    return samples
