@@ -15,7 +15,9 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # Data: the scene folders, and the CSV that lists them with their prompts (tools/make_metadata.py writes it)
 DATASET_BASE_PATH="${DATASET_BASE_PATH:-./data/Sim_Physics}"
 DATASET_METADATA_PATH="${DATASET_METADATA_PATH:-$HERE/data/sim_physics_metadata.csv}"
-VAL_METADATA_PATH="${VAL_METADATA_PATH:-}"       # empty: no validation
+VAL_METADATA_PATH="${VAL_METADATA_PATH:-}"       # CSV of held-out scenes; empty: no validation
+VAL_STEPS="${VAL_STEPS:-500}"                    # iterations between validations
+CACHE_PATH="${CACHE_PATH-./cache}"               # every clip is encoded once, into this folder; empty: at every step
 DATASET_REPEAT="${DATASET_REPEAT:-100}"          # clips of each scene in an epoch
 DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-4}"  # loading processes of each training process
 
@@ -46,6 +48,7 @@ BATCH_SIZE="${BATCH_SIZE:-1}"                    # clips of each process
 GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-8}"
 MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"
 DEPTH_LOSS_WEIGHT="${DEPTH_LOSS_WEIGHT:-1.0}"
+LOSS_FRAMES="${LOSS_FRAMES:-0}"                  # frames of a clip that a step compares; 0: all
 NOISE_MIXTURE="${NOISE_MIXTURE:-1,1,1}"          # weights of uniform, low and shifted noise levels
 SEED="${SEED:-0}"
 
@@ -53,7 +56,7 @@ SEED="${SEED:-0}"
 OUTPUT_PATH="${OUTPUT_PATH:-./outputs/stage1}"
 SAVE_STEPS="${SAVE_STEPS:-500}"
 KEEP_LAST="${KEEP_LAST:-0}"                      # step-N folders to keep; 0: all
-RESUME="${RESUME:-none}"                         # auto: go on from the newest step-N; none; or a step-N folder
+RESUME="${RESUME:-auto}"                         # auto: go on from the newest step-N; none; or a step-N folder
 USE_WANDB="${USE_WANDB:-1}"                      # 0: off
 WANDB_PROJECT="${WANDB_PROJECT:-wan22-motion-depth}"
 

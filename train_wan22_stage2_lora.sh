@@ -17,7 +17,9 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # Data: the scene folders, and the CSV that lists them with their prompts (tools/make_metadata.py writes it)
 DATASET_BASE_PATH="${DATASET_BASE_PATH:-./data/Sim_Physics}"
 DATASET_METADATA_PATH="${DATASET_METADATA_PATH:-$HERE/data/sim_physics_metadata.csv}"
-VAL_METADATA_PATH="${VAL_METADATA_PATH:-}"       # empty: no validation
+VAL_METADATA_PATH="${VAL_METADATA_PATH:-}"       # CSV of held-out scenes; empty: no validation
+VAL_STEPS="${VAL_STEPS:-500}"                    # iterations between validations
+CACHE_PATH="${CACHE_PATH-./cache}"               # every clip is encoded once, into this folder; empty: at every step
 DATASET_REPEAT="${DATASET_REPEAT:-100}"          # clips of each scene in an epoch
 DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-4}"  # loading processes of each training process
 
@@ -52,6 +54,7 @@ MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"
 DEPTH_LOSS_WEIGHT="${DEPTH_LOSS_WEIGHT:-1.0}"
 FLOW_LOSS_WEIGHT="${FLOW_LOSS_WEIGHT:-1.0}"      # of the video model's own flow-matching loss
 GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-every}" # blocks recomputed in backward: every, alternate or none
+LOSS_FRAMES="${LOSS_FRAMES:-0}"                  # frames of a clip that a step compares; 0: all
 NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low, shifted noise; the flow loss wants shifted
 SEED="${SEED:-0}"
 
@@ -59,7 +62,7 @@ SEED="${SEED:-0}"
 OUTPUT_PATH="${OUTPUT_PATH:-./outputs/stage2}"
 SAVE_STEPS="${SAVE_STEPS:-500}"
 KEEP_LAST="${KEEP_LAST:-0}"                      # step-N folders to keep; 0: all
-RESUME="${RESUME:-none}"                         # auto: go on from the newest step-N; none; or a step-N folder
+RESUME="${RESUME:-auto}"                         # auto: go on from the newest step-N; none; or a step-N folder
 USE_WANDB="${USE_WANDB:-1}"                      # 0: off
 WANDB_PROJECT="${WANDB_PROJECT:-wan22-motion-depth}"
 

@@ -305,7 +305,7 @@ class LinearHead(nn.Module):
         self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * FRAMES_PER_LATENT * out_channels)
 
     def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
-        """Returns (b, t, out, 32h, 32w), float32, or of given frames (b, n) only. Latent 0 gives its last frame only."""
+        """As `DenseHead.forward`. Of latent 0 only the last of its four frames is one."""
         f, h, w = features.grid
         x = torch.cat([self.norm(tap) for tap in features.taps], dim=-1)
         x = rearrange(

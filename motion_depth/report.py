@@ -14,10 +14,10 @@ PLOTS = {  # metric -> (title, baselines that are drawn beside it)
     "moving_epe": ("Motion of moving pixels: end-point error, px", ("baseline", "constant_velocity")),
     "abs_rel": ("Depth: mean relative error", ("baseline",)),
 }
-COLUMNS = (
-    "abs_rel abs_rel_baseline delta1 rmse silog background_iou temporal_consistency epe epe_baseline moving_epe "
-    "moving_epe_baseline moving_epe_constant_velocity outlier_1px"
-).split()
+COLUMNS = [
+    *("abs_rel", "abs_rel_baseline", "delta1", "rmse", "silog", "background_iou", "temporal_consistency"),
+    *("epe", "epe_baseline", "moving_epe", "moving_epe_baseline", "moving_epe_constant_velocity", "outlier_1px"),
+]
 BASELINES = {"baseline": "trivial (mean depth, no motion)", "constant_velocity": "motion of the frame before"}
 
 PAGE = """<!doctype html>

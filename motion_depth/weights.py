@@ -22,6 +22,9 @@ MODEL_FILES = {  # part -> names in a folder of the 5B release, the first that e
     "text_encoder": ("models_t5_umt5-xxl-enc-bf16.safetensors", "models_t5_umt5-xxl-enc-bf16.pth"),
     "vae": ("Wan2.2_VAE.safetensors", "Wan2.2_VAE.pth"),
 }
+# The library takes these parts from converted files as well: they load faster, and tell what they are by their headers.
+CONVERTED = "DiffSynth-Studio/Wan-Series-Converted-Safetensors"
+CONVERTED_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "Wan2.2_VAE.pth")
 TOKENIZER_FOLDER = "google/umt5-xxl"
 
 
@@ -130,6 +133,8 @@ class WanFiles:
             model_id, separator, pattern = entry.rpartition(":")
             if not separator:
                 raise ValueError(f"--model_id_with_origin_paths: {entry!r} is not MODEL_ID:FILE_PATTERN")
+            if pattern in CONVERTED_FILES and model_id != CONVERTED:
+                model_id, pattern = CONVERTED, str(Path(pattern).with_suffix(".safetensors"))
             paths.append(_download(model_id, pattern))
         if tokenizer is None:
             tokenizer = Path(_download("Wan-AI/Wan2.1-T2V-1.3B", f"{TOKENIZER_FOLDER}/"))

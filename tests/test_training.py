@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from motion_depth.checkpoint import read_checkpoint
 from tests.runs import SCRIPT, must_run, run_python
 
-SMALL_STAGE_2 = ["--height", 96, "--width", 96, "--num_frames", 5, "--mixed_precision", "no",
-                 "--dataset_num_workers", 0, "--dataset_repeat", 4, "--gradient_accumulation_steps", 2, "--lr_warmup_steps", 0]  # fmt: skip
+SMALL_STAGE_2 = [
+    *("--height", 96, "--width", 96, "--num_frames", 5, "--mixed_precision", "no", "--dataset_num_workers", 0),
+    *("--dataset_repeat", 4, "--gradient_accumulation_steps", 2, "--lr_warmup_steps", 0),
+]
 SMALL = [*SMALL_STAGE_2, "--head_size", "small"]
 
 
@@ -129,7 +131,8 @@ def test_two_processes_keep_identical_weights_and_share_the_clips(data_flags, tm
     }
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(probe),
-         "--stage", "1", *map(str, [*data_flags, *SMALL]), "--output_path", str(output), "--max_steps", "4", "--save_steps", "3"],
+         "--stage", "1", *map(str, [*data_flags, *SMALL]), "--output_path", str(output), "--max_steps", "4",
+         "--save_steps", "3"],
         capture_output=True, text=True, env={**os.environ, **settings, "PYTHONPATH": str(SCRIPT.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

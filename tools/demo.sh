@@ -12,15 +12,17 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DEMO_DIR="${DEMO_DIR:-./demo}"
 TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
-STAGE1_STEPS="${STAGE1_STEPS:-600}"       # iterations
+STAGE1_STEPS="${STAGE1_STEPS:-2000}"      # iterations
 STAGE2_STEPS="${STAGE2_STEPS:-200}"
 
 # The stage scripts' settings for a small model and small clips
 export HEIGHT="${HEIGHT:-128}" WIDTH="${WIDTH:-128}" NUM_FRAMES="${NUM_FRAMES:-17}"
+export FRAME_STRIDE="${FRAME_STRIDE:-1}" LOSS_FRAMES="${LOSS_FRAMES:-8}" CACHE_PATH="${CACHE_PATH-$DEMO_DIR/cache}"
 export HEAD_SIZE="${HEAD_SIZE:-small}"
 export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
+export LR_SCHEDULER="${LR_SCHEDULER:-cosine}"
 export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-1}"
-export SAVE_STEPS="${SAVE_STEPS:-100}" KEEP_LAST="${KEEP_LAST:-1}" RESUME=auto
+export SAVE_STEPS="${SAVE_STEPS:-200}" KEEP_LAST="${KEEP_LAST:-1}"
 export WANDB_MODE="${WANDB_MODE:-offline}"
 
 heading() {
@@ -56,6 +58,14 @@ heading "Stage 2"
 OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-5e-4}" \
     LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-5e-4}" bash "$ROOT/train_wan22_stage2_lora.sh"
 
+heading "What the model knows of scenes that it was not trained on"
+if [[ ! -e "$DEMO_DIR/evaluation/metrics.json" ]]; then
+    rm -rf "$DEMO_DIR/evaluation" # of a demo that was stopped in the middle
+    "$PYTHON" "$ROOT/tools/evaluate.py" --checkpoint "$DEMO_DIR/stage1/final" --model_base_path "$MODEL_BASE_PATH" \
+        --dataset_base_path "$DEMO_DIR/heldout" --dataset_metadata_path "$DEMO_DIR/heldout.csv" \
+        --output "$DEMO_DIR/evaluation"
+fi
+
 heading "Losses"
 "$PYTHON" "$ROOT/tools/show_losses.py" "$DEMO_DIR/stage1" "$DEMO_DIR/stage2"
 cat <<TEXT
@@ -63,4 +73,5 @@ cat <<TEXT
 scenes        $DEMO_DIR/train, $DEMO_DIR/heldout
 heads         $DEMO_DIR/stage1/final
 heads, LoRA   $DEMO_DIR/stage2/final
+evaluation    $DEMO_DIR/evaluation/report.html
 TEXT

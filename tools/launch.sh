@@ -125,6 +125,7 @@ common_flags() {
         --gradient_accumulation_steps "$GRADIENT_ACCUMULATION_STEPS"
         --motion_loss_weight "$MOTION_LOSS_WEIGHT"
         --depth_loss_weight "$DEPTH_LOSS_WEIGHT"
+        --loss_frames "$LOSS_FRAMES"
         --noise_mixture "$NOISE_MIXTURE"
         --seed "$SEED"
         --mixed_precision "$MIXED_PRECISION"
@@ -133,7 +134,8 @@ common_flags() {
         --keep_last "$KEEP_LAST"
         --resume "$RESUME"
     )
-    [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH")
+    [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH" --val_steps "$VAL_STEPS")
+    [[ -z "$CACHE_PATH" ]] || FLAGS+=(--cache_path "$CACHE_PATH")
     [[ "$USE_WANDB" == 0 ]] || FLAGS+=(--use_wandb --wandb_project "$WANDB_PROJECT")
 }
 
