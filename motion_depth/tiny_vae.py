@@ -4,6 +4,11 @@
 of 1 + 4k frames and 16x16 pixels with 48 channels. Random convolutions in its place hide motion from whatever reads
 the features; principal components keep it. `TinyWanVideoVAE38` is the real convolutional VAE at small width.
 
+A physics clip is static nearly everywhere, so its plain components describe texture and few describe change. Change
+over a block's four frames therefore counts CHANGE_WEIGHT times in the fit. Measured on demo scenes that were not
+fitted: a small convolutional readout of motion from the latents errs about 5 % less, moving pixels are decoded at
+20.2 instead of 19.8 dB, still ones at 27.7 instead of 28.5 dB.
+
 Axes: b clip, c channel, t latent step, h and w rows and columns of latents; k, p, q frame, row, column in a block.
 """
 
@@ -19,6 +24,7 @@ Z_DIM = 48
 BLOCK = 16  # pixels, both ways
 BLOCK_FRAMES = 4  # frames of every latent but the first, which is one frame
 COLOUR_STEP = 2 / 255  # one step of 8-bit colour when pixels run over [-1, 1]
+CHANGE_WEIGHT = 2.0  # of a pixel's change over a block's four frames, against its mean over them
 OVERSAMPLING = 16  # further directions that the randomised decomposition follows, for its accuracy
 
 
@@ -32,18 +38,47 @@ class BlockPCA(nn.Module):
         self.mean = nn.Parameter(torch.zeros(size))
         self.components = nn.Parameter(torch.zeros(z_dim, size))  # orthonormal rows
         self.std = nn.Parameter(torch.ones(z_dim))
+        self.change_weight = nn.Parameter(torch.tensor(CHANGE_WEIGHT))
 
     def encode(self, video: Tensor) -> Tensor:
         """(b, 3, frames * t, 16 h, 16 w) in [-1, 1] -> (b, z_dim, t, h, w). Computed in float32."""
         blocks = to_blocks(video, self.frames).float() - self.mean.float()
-        latents = blocks @ self.components.float().T / self.std.float()
+        latents = blocks @ self._weigh(self.components.float(), self.change_weight.float()).T / self.std.float()
         return rearrange(latents, "b t h w c -> b c t h w").to(video.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, z_dim, t, h, w) -> (b, 3, frames * t, 16 h, 16 w), not clamped. Computed in float32."""
         coefficients = rearrange(latents, "b c t h w -> b t h w c").float() * self.std.float()
-        blocks = coefficients @ self.components.float() + self.mean.float()
+        blocks = coefficients @ self._weigh(self.components.float(), 1 / self.change_weight.float()) + self.mean.float()
         return from_blocks(blocks, self.frames).to(latents.dtype)
+
+    @torch.no_grad()
+    def fit(self, blocks: Tensor, seed: int) -> None:
+        """From float32 blocks (n, size)."""
+        mean = blocks.mean(dim=0)
+        weighed = self._weigh(blocks - mean, self.change_weight)
+        z_dim = len(self.components)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            _, _, basis = torch.svd_lowrank(weighed, q=z_dim + OVERSAMPLING, niter=6)
+        components = basis[:, :z_dim].T
+        # A component's sign is arbitrary. Its largest entry is made positive, so that equal data give equal files.
+        largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+        components = components * largest.sign()
+        std = (weighed @ components.T).std(dim=0)
+        self.mean.copy_(mean)
+        self.components.copy_(components)
+        # A component that the data hardly use holds rounding to 8 bits; it must not be blown up to unit variance.
+        self.std.copy_(std.clamp(min=COLOUR_STEP))
+
+    def _weigh(self, blocks: Tensor, weight: Tensor) -> Tensor:
+        """Blocks (n, size) with each pixel's deviation from its mean over the block's frames times `weight`.
+
+        A symmetric linear map whose inverse is that of `1 / weight`; the identity on blocks of one frame.
+        """
+        pixels = rearrange(blocks, "n (c k s) -> n c k s", c=3, k=self.frames)
+        still = pixels.mean(dim=2, keepdim=True)
+        return rearrange(still + weight * (pixels - still), "n c k s -> n (c k s)")
 
 
 class CausalBlockPCA(nn.Module):
@@ -129,36 +164,23 @@ def from_blocks(blocks: Tensor, frames: int) -> Tensor:
     return rearrange(blocks, "b t h w (c k p q) -> b c (t k) (h p) (w q)", k=frames, p=BLOCK, q=BLOCK, c=3)
 
 
-@torch.no_grad()
 def fit_linear_vae(windows: Iterable[Tensor], blocks_per_window: int = 64, seed: int = 0) -> LinearVideoVAE:
-    """Fit the principal components on `windows`, each four frames in a row: uint8 (4, H, W, 3), H and W at least 16.
-
-    Half of the blocks of a window are drawn evenly, half are those that change most over time: a physics clip is
-    static almost everywhere, and its plain principal components would spend no channel on motion. Mean and
-    normalisation come from the evenly drawn blocks alone, so that a clip's latents have about unit variance.
+    """Fit the components on blocks drawn from `windows`, each four frames in a row: uint8 (4, H, W, 3), sides >= 16.
 
     Raises:
-        ValueError: there are fewer blocks than components.
+        ValueError: there are too few blocks.
     """
     generator = torch.Generator().manual_seed(seed)
-    even, moving = [], []
+    drawn = []
     for window in windows:
         blocks = _window_blocks(window, generator)
-        change = rearrange(blocks, "n (c k s) -> n c k s", c=3, k=BLOCK_FRAMES).var(dim=2).mean(dim=(1, 2))
-        count = min(blocks_per_window // 2, len(blocks))
-        even.append(blocks[torch.randperm(len(blocks), generator=generator)[:count]])
-        moving.append(blocks[change.topk(count).indices])
-    even, moving = torch.cat(even), torch.cat(moving)
-    if 2 * len(even) <= Z_DIM + OVERSAMPLING:
-        raise ValueError(
-            f"{2 * len(even)} RGB blocks are too few to fit {Z_DIM} components: give more or larger frames"
-        )
+        drawn.append(blocks[torch.randperm(len(blocks), generator=generator)[:blocks_per_window]])
+    blocks = torch.cat(drawn)
+    if len(blocks) <= Z_DIM + OVERSAMPLING:
+        raise ValueError(f"{len(blocks)} RGB blocks are too few to fit {Z_DIM} components: give more or larger frames")
     vae = LinearVideoVAE()
-    _fit(vae.model.rest, even, moving, seed)
-    first_even, first_moving = (
-        rearrange(blocks, "n (c k s) -> n k (c s)", c=3, k=BLOCK_FRAMES)[:, 0] for blocks in (even, moving)
-    )
-    _fit(vae.model.first, first_even, first_moving, seed)
+    vae.model.rest.fit(blocks, seed)
+    vae.model.first.fit(rearrange(blocks, "n (c k s) -> n k (c s)", c=3, k=BLOCK_FRAMES)[:, 0], seed)
     return vae
 
 
@@ -169,22 +191,3 @@ def _window_blocks(window: Tensor, generator: torch.Generator) -> Tensor:
     height, width = (side // BLOCK * BLOCK for side in (height, width))
     frames = window[:, top : top + height, left : left + width].float() * (2 / 255) - 1
     return to_blocks(rearrange(frames, "k y x c -> 1 c k y x"), BLOCK_FRAMES).flatten(0, 3)
-
-
-def _fit(pca: BlockPCA, even: Tensor, moving: Tensor, seed: int) -> None:
-    """Set `pca` from blocks (n, size): mean and std from `even`, components from both."""
-    z_dim = len(pca.components)
-    mean = even.mean(dim=0)
-    centred = torch.cat([even, moving]) - mean
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _, _, basis = torch.svd_lowrank(centred, q=z_dim + OVERSAMPLING, niter=6)
-    components = basis[:, :z_dim].T
-    # A component's sign is arbitrary. Its largest entry is made positive, so that equal data give equal files.
-    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-    components = components * largest.sign()
-    std = ((even - mean) @ components.T).std(dim=0)
-    pca.mean.copy_(mean)
-    pca.components.copy_(components)
-    # A component that the data hardly use holds rounding to 8 bits; it must not be blown up to unit variance.
-    pca.std.copy_(std.clamp(min=COLOUR_STEP))

@@ -28,7 +28,7 @@ from motion_depth.tiny_vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linea
 
 SETTINGS_FILE = "tiny_wan.json"
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
-MAX_WINDOWS = 128  # four frames each; more did not change the picture quality
+MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
 CLIP_FRAMES = 9  # of the clips that the picture quality is measured on
 CLIPS = 8
 
