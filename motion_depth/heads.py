@@ -172,8 +172,9 @@ def coordinates(h: int, w: int, like: Tensor, octaves: int = COORDINATE_OCTAVES)
 class ResidualConv(nn.Module):
     """Two 3x3(x3) convolutions with pre-activation and a skip, in 2 or 3 dimensions (DPT's residual unit).
 
-    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away. With group norms
-    the same head learns no motion in the time in which this one passes zero motion (docs/heads.md).
+    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away; with group norms in
+    its place heads stay at zero motion for hundreds of steps. It starts as the identity instead (the second
+    convolution is zero), which keeps training stable without norms (Fixup, Zhang et al. 2019).
     """
 
     def __init__(self, channels: int, dims: int):
@@ -185,6 +186,8 @@ class ResidualConv(nn.Module):
             nn.SiLU(),
             conv(channels, channels, 3, padding=1),
         )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)

@@ -12,8 +12,8 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DEMO_DIR="${DEMO_DIR:-./demo}"
 TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
-STAGE1_STEPS="${STAGE1_STEPS:-2000}"      # iterations
-STAGE2_STEPS="${STAGE2_STEPS:-200}"
+STAGE1_STEPS="${STAGE1_STEPS:-1500}"      # iterations
+STAGE2_STEPS="${STAGE2_STEPS:-150}"
 
 # The stage scripts' settings for a small model and small clips
 export HEIGHT="${HEIGHT:-128}" WIDTH="${WIDTH:-128}" NUM_FRAMES="${NUM_FRAMES:-17}"
