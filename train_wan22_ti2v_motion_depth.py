@@ -20,7 +20,6 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,28 +35,27 @@ from motion_depth.assemble import (
     LoraConfig,
     build_heads,
     load_heads,
-    model_config,
-    model_tensors,
     read_head_config,
     read_statistics,
 )
 from motion_depth.batch import Batch, Sample, pack_targets, reduce_item
-from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
-from motion_depth.heads import HEAD_SIZES, TAP_FRACTIONS, HeadConfig, tap_blocks
+from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
+from motion_depth.run import STATE_FILE, Run, build_optimizer
+from motion_depth.settings import check_settings, differences, plain, to_int
 from motion_depth.source import fill_caches, make_cache, read_samples
 from motion_depth.statistics import Statistics, measure
 from motion_depth.tracking import RunLog, start_tracking
-from motion_depth.training_state import capture, named_trainable, restore
-from motion_depth.validation import Validation, log_validation, share_of
+from motion_depth.training_state import named_trainable
+from motion_depth.validation import Validation, share_of
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, count_operations, load_pipeline
 from motion_depth.weights import WanFiles, check_weights
 
-STATE_FILE = "training_state.safetensors"
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
 DEFAULT_MIXTURE = {
     1: "1,1,1",
@@ -133,74 +131,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# Settings that may change when a run is resumed; every other one is part of what the run is.
-HARMLESS = {
-    "num_epochs",
-    "max_steps",
-    "save_steps",
-    "keep_last",
-    "resume",
-    "use_wandb",
-    "wandb_project",
-    "output_path",
-    "dataset_num_workers",
-    "heads_checkpoint",
-    "gradient_checkpointing",
-    "cache_path",
-    "cache_only",
-    "val_metadata_path",
-    "val_steps",
-    "val_clips",
-}
-
-
-def check_settings(args: argparse.Namespace) -> None:
-    """Refuses what cannot work, before anything is read or loaded."""
-    if (
-        sum(value is not None for value in (args.model_base_path, args.model_paths, args.model_id_with_origin_paths))
-        != 1
-    ):
-        raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
-    for name in ("dataset_repeat", "batch_size", "gradient_accumulation_steps", "num_epochs", "lora_rank"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
-    for name in (
-        "max_steps",
-        "save_steps",
-        "keep_last",
-        "lr_warmup_steps",
-        "dataset_num_workers",
-        "max_grad_norm",
-        "motion_loss_weight",
-        "depth_loss_weight",
-        "flow_loss_weight",
-        "val_steps",
-        "learning_rate",
-        "lora_learning_rate",
-    ):
-        if getattr(args, name) < 0:
-            raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
-    if args.cache_only and args.cache_path is None:
-        raise ValueError("--cache_only needs --cache_path, the folder to fill")
-    if not 0 <= args.loss_frames < args.num_frames:
-        raise ValueError(
-            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames - 1}, without frame 0"
-        )
-    if args.stage == 2 and args.heads_checkpoint is None:
-        raise ValueError(
-            "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"
-        )
-    if args.mixed_precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise ValueError("--mixed_precision bf16: this GPU has no bfloat16; use --mixed_precision no")
-    if args.resume == "none" and (
-        found := [p.name for p in args.output_path.glob("*") if p.name.startswith(("step-", "final"))]
-    ):
-        raise ValueError(
-            f"--output_path {args.output_path} already holds {', '.join(sorted(found)[:3])}; "
-            "continue it with --resume auto or choose another folder"
-        )
-
-
 def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, MotionDepthDataset | None]:
     """Training clips, and held-out ones if there are any; every scene is checked here."""
     operator: LoadImageSequenceWithMotionWrapper = create_motion_data_operator(
@@ -224,49 +154,6 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
     return train, held_out
 
 
-def to_int(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"--{name} {text}: expected a whole number or auto") from None
-
-
-def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
-    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
-    found = [None]
-    if accelerator.is_main_process:
-        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
-        step = max(1, len(scenes) // STATISTICS_SCENES)
-        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
-    return broadcast_object_list(found)[0]
-
-
-def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConfig:
-    """Architecture of the heads: a checkpoint's, or what the flags say; both at once must agree."""
-    dim, blocks = weights["dit"]["dim"], weights["dit"]["num_layers"]
-    given = {
-        "kind": args.head,
-        "upsampling": args.head_upsampling,
-        **HEAD_SIZES.get(args.head_size, {}),
-        "latent_skip": None if args.head_latent_skip is None else bool(args.head_latent_skip),
-    }
-    if args.head_taps:
-        try:
-            given["taps"] = tap_blocks(blocks, tuple(float(part) for part in args.head_taps.split(",")))
-        except ValueError as error:
-            raise ValueError(f"--head_taps {args.head_taps}: {error}") from None
-    given = {name: value for name, value in given.items() if value is not None}
-    if args.heads_checkpoint is None:
-        return HeadConfig(**{"dit_dim": dim, "taps": tap_blocks(blocks, TAP_FRACTIONS), **given})
-    config = read_head_config(read_checkpoint(args.heads_checkpoint), dim, blocks)
-    if differing := [name for name, value in given.items() if getattr(config, name) != value]:
-        raise ValueError(
-            f"--heads_checkpoint {args.heads_checkpoint}: its heads differ from the --head flags in "
-            f"{', '.join(differing)}; leave those flags out, the checkpoint knows its heads"
-        )
-    return config
-
-
 def find_resume(args: argparse.Namespace) -> tuple[int, Checkpoint | None]:
     """The step folder to continue from, and how many iterations it has behind it."""
     if args.resume == "none":
@@ -277,22 +164,42 @@ def find_resume(args: argparse.Namespace) -> tuple[int, Checkpoint | None]:
             say(message)
     else:
         found = read_checkpoint(Path(args.resume))
-        step = found.config["training"]["step"] if "training" in found.config else 0
-    if found is None:
-        return 0, None
-    ours, theirs = run_settings(args), found.config["run"]
-    if differing := [
-        f"--{name} was {theirs.get(name)}, is {value}"
-        for name, value in ours.items()
-        if name not in HARMLESS and theirs.get(name) != value
-    ]:
+        if not found.has(STATE_FILE):
+            raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
+        step = found.config["training"]["step"]
+    if found is not None and (differing := differences(args, found.config["run"])):
         raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
     return step, found
 
 
-def run_settings(args: argparse.Namespace) -> dict:
-    """All flags as plain values, for config.json and wandb."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConfig:
+    """The heads' architecture: that of --heads_checkpoint, or what the --head flags say; both at once must agree."""
+    dim, blocks = weights["dit"]["dim"], weights["dit"]["num_layers"]
+    given = {"kind": args.head, "upsampling": args.head_upsampling, **HEAD_SIZES.get(args.head_size, {})}
+    if args.head_latent_skip is not None:
+        given["latent_skip"] = bool(args.head_latent_skip)
+    if args.head_taps is not None:
+        given["taps"] = parse_taps(args.head_taps, blocks)
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.heads_checkpoint is None:
+        return HeadConfig(**{"dit_dim": dim, "taps": tap_blocks(blocks), **given})
+    config = read_head_config(read_checkpoint(args.heads_checkpoint), dim, blocks)
+    if differing := [name for name, value in given.items() if getattr(config, name) != value]:
+        raise ValueError(
+            f"--heads_checkpoint {args.heads_checkpoint}: its heads differ from the --head flags in "
+            f"{', '.join(differing)}; leave those flags out, the checkpoint knows its heads"
+        )
+    return config
+
+
+def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
+    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
+    found = [None]
+    if accelerator.is_main_process:
+        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
+        step = max(1, len(scenes) // STATISTICS_SCENES)
+        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
+    return broadcast_object_list(found)[0]
 
 
 def prepare_data(
@@ -343,21 +250,6 @@ def build_model(
         name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
     ]
     return model.to(device)
-
-
-def build_optimizer(
-    args: argparse.Namespace, model: MotionDepthModel, updates: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW over heads and LoRA, each with its own learning rate, and the schedule over `updates`."""
-    trainable = named_trainable(model)
-    groups = [
-        {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": args.learning_rate},
-        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": args.lora_learning_rate},
-    ]
-    fused = next(iter(trainable.values())).device.type == "cuda"
-    groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=fused)
-    return optimizer, get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
 
 
 def print_plan(
@@ -425,96 +317,73 @@ def train(args: argparse.Namespace) -> None:
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
     model = build_model(args, dit, accelerator.device, statistics, config, resumed)
     print_plan(args, accelerator, dataset, model, statistics, start, total)
-    optimizer, scheduler = build_optimizer(args, model, math.ceil(total / args.gradient_accumulation_steps))
-    saved = resumed.config["training"] if resumed is not None else {"wandb_run_id": None, "best_score": None}
-    if resumed is not None:
-        restore(model, optimizer, resumed.tensors(STATE_FILE))
-        scheduler.load_state_dict(saved["scheduler"])
-    run_id = saved["wandb_run_id"]
-    if args.use_wandb:
-        run_id = start_tracking(accelerator, args.wandb_project, run_settings(args), args.output_path, run_id)
-
-    batches = BatchLoader(
-        samples, rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size),
-        encoder, NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage]), args.seed,
-        args.dataset_num_workers, accelerator.device, dit.patch_embedding.weight.dtype, args.loss_frames,
-    )  # fmt: skip
-    validation = None
-    if val_samples:
-        frames = held_out.operator((val_samples[0].scene, val_samples[0].window)).frames
-        dtype = dit.patch_embedding.weight.dtype
-        validation = Validation(
-            accelerator, val_samples, frames, statistics, bool(args.motion_balance), args.seed, dtype
-        )
+    optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
+    updates = math.ceil(total / args.gradient_accumulation_steps)
+    scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
     lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
-    progress = {"best_score": saved["best_score"]}
-
-    def save(name: str, step: int) -> None:
-        """Collective: every process takes part, the main one writes."""
-        state = {} if name in ("final", "best") else {STATE_FILE: capture(model, optimizer)}
-        description = model_config(config, statistics, lora, run_settings(args))
-        description["training"] = {
-            "step": step, "clips": step * clips, "processes": accelerator.num_processes,
-            "scheduler": scheduler.state_dict(), "wandb_run_id": run_id, **progress,
-        }  # fmt: skip
-        if accelerator.is_main_process:
-            write_checkpoint(args.output_path / name, {**model_tensors(model, statistics), **state}, description)
-            rotate(args.output_path, args.keep_last)
-        accelerator.wait_for_everyone()
-
-    def validate(step: int) -> None:
-        """Scores the held-out clips, and keeps the model as best/ if it is better than all before."""
-        if validation is None:
-            return
-        row = validation.run(model, args.output_path, step)
-        log.log(step, row, "val")
-        log_validation(accelerator, args.output_path, step)
-        if progress["best_score"] is None or row["score"] < progress["best_score"]:
-            progress["best_score"] = row["score"]
-            save("best", step)
-
-    log = RunLog(accelerator, args.output_path, total, start)
+    run = Run(
+        accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last, clips
+    )
+    if resumed is not None:
+        run.restore(resumed)
+    if args.use_wandb:
+        run.wandb_id = start_tracking(accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id)
+    dtype = dit.patch_embedding.weight.dtype
+    if val_samples:
+        first = held_out.operator((val_samples[0].scene, val_samples[0].window))
+        run.validation = Validation(
+            accelerator, val_samples, first.frames, statistics, bool(args.motion_balance), args.seed, dtype
+        )
+    batches = BatchLoader(
+        samples,
+        rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size),
+        encoder,
+        NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage]),
+        args.seed,
+        args.dataset_num_workers,
+        accelerator.device,
+        dtype,
+        args.loss_frames,
+    )
+    run.log = RunLog(accelerator, args.output_path, total, start)
     if start == 0:
-        validate(0)
-    run_loop(args, accelerator, model, optimizer, scheduler, batches, statistics, log, save, validate, start, total)
-    save("final", total)
-    log.close()
+        run.validate(0)
+    loop(args, run, batches, start, total)
+    run.save("final", total)
+    run.log.close()
     accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
     accelerator.end_training()
 
 
-def run_loop(
-    args: argparse.Namespace, accelerator: Accelerator, model: MotionDepthModel, optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler, batches: BatchLoader, statistics: Statistics, log: RunLog,
-    save: Callable[[str, int], None], validate: Callable[[int], None], start: int, total: int,
-) -> None:  # fmt: skip
+def loop(args: argparse.Namespace, run: Run, batches: BatchLoader, start: int, total: int) -> None:
     """Iterations start+1 .. total; an iteration is one batch on every process."""
-    wrapped = accelerator.prepare_model(model)
-    trainable = named_trainable(model)
-    accumulation, clips = args.gradient_accumulation_steps, accelerator.num_processes * args.batch_size
+    accelerator = run.accelerator
+    model = accelerator.prepare_model(run.model)
+    parameters = named_trainable(run.model).values()
+    accumulation = args.gradient_accumulation_steps
     waited, began = 0.0, time.perf_counter()
     for step, (batch, wait) in enumerate(batches, start=start + 1):
         update = step % accumulation == 0 or step == total
         in_group = accumulation if step <= total - total % accumulation else total % accumulation
-        with contextlib.nullcontext() if update else accelerator.no_sync(wrapped):
-            losses = step_losses(args, wrapped, batch, statistics)
+        with contextlib.nullcontext() if update else accelerator.no_sync(model):
+            losses = step_losses(args, model, batch, run.statistics)
             accelerator.backward(losses["loss"].mean() / in_group)
-        log.add(losses, batch.sigma)
+        run.log.add(losses, batch.sigma)
         waited += wait
         if update:
-            norm = torch.nn.utils.clip_grad_norm_(trainable.values(), args.max_grad_norm or math.inf)
-            lr = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm or math.inf)
+            lr = run.scheduler.get_last_lr()[0]
+            run.optimizer.step()
+            run.scheduler.step()
+            run.optimizer.zero_grad()
             seconds = time.perf_counter() - began
-            speed = {"clips_per_s": in_group * clips / seconds, "data_wait": waited / seconds}
-            log.write(step, lr=lr, grad_norm=float(norm), **speed)
+            speed = {"clips_per_s": in_group * run.clips / seconds, "data_wait": waited / seconds}
+            run.log.write(step, lr=lr, grad_norm=float(norm), **speed)
             waited, began = 0.0, time.perf_counter()
         if step == total or (args.val_steps and step % args.val_steps == 0):
-            validate(step)
+            run.validate(step)
         if args.save_steps and step % args.save_steps == 0:
-            save(f"step-{step}", step)
+            run.save(f"step-{step}", step)
 
 
 def main() -> None:

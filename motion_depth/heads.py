@@ -97,6 +97,15 @@ def tap_blocks(num_blocks: int, fractions: tuple[float, ...] = TAP_FRACTIONS) ->
     return blocks
 
 
+def parse_taps(text: str, num_blocks: int) -> tuple[int, ...]:
+    """`tap_blocks` of fractions such as "0.33,0.5". Raises ValueError."""
+    try:
+        fractions = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--head_taps {text}: expected fractions of the DiT's depth such as 0.33,0.5") from None
+    return tap_blocks(num_blocks, fractions)
+
+
 class TapMix(nn.Module):
     """Several taps to one feature map: LayerNorm, modulation by the timestep embedding, projection, softmax mix."""
 

@@ -108,9 +108,10 @@ def motion_losses(motion: Tensor, targets: Targets, scales: LossScales, balanced
     if not balanced:
         both = torch.where(moving, of_moving, of_static)
         return {"motion_all": masked_mean(both, targets.motion_valid) / scales.motion_all}
+    unit = scales.motion * (math.hypot(1, MOVING_EPSILON) - MOVING_EPSILON)  # of an error as long as the mean speed
     return {
-        "motion_moving": masked_mean(of_moving, moving) / scales.motion,
-        "motion_static": masked_mean(of_static, targets.motion_valid & ~moving) / scales.motion,
+        "motion_moving": masked_mean(of_moving, moving) / unit,
+        "motion_static": masked_mean(of_static, targets.motion_valid & ~moving) / unit,
     }
 
 

@@ -87,8 +87,9 @@ def test_motion_loss_by_hand():
     losses = motion_losses(predicted, targets, LossScales(motion=2.0, motion_all=1.5))
     loose, tight = MOVING_EPSILON * 2.0, STATIC_EPSILON * 2.0
     moving, static = math.hypot(5, loose) - loose, math.hypot(4, tight) - tight
-    assert losses["motion_moving"].item() == pytest.approx(moving / 2)
-    assert losses["motion_static"].item() == pytest.approx(static / 2)
+    unit = math.hypot(2, loose) - loose  # what an error of the mean speed, 2, costs
+    assert losses["motion_moving"].item() == pytest.approx(moving / unit)
+    assert losses["motion_static"].item() == pytest.approx(static / unit)
     unbalanced = motion_losses(predicted, targets, LossScales(motion=2.0, motion_all=1.5), balanced=False)
     assert unbalanced["motion_all"].item() == pytest.approx((moving + static) / 2 / 1.5)
 

@@ -11,7 +11,7 @@ set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DEMO_DIR="${DEMO_DIR:-./demo}"
-TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
+TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-6}" # scenes of each kind to train on
 STAGE1_STEPS="${STAGE1_STEPS:-1500}"      # iterations
 STAGE2_STEPS="${STAGE2_STEPS:-150}"
 
@@ -36,7 +36,7 @@ SECONDS=0
 
 scenes() { # $1 = train or heldout, $2 = seed, $3 = variations
     "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --seed "$2" --variations "$3" \
-        --height "$HEIGHT" --width "$WIDTH" --num_frames 33
+        --height "$HEIGHT" --width "$WIDTH" --num_frames 21
     "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
 }
 

@@ -1,0 +1,112 @@
+"""A training run's state: what it saves, what it validates with, what it continues from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from motion_depth.assemble import LoraConfig, model_config, model_tensors
+from motion_depth.checkpoint import Checkpoint, rotate, write_checkpoint
+from motion_depth.statistics import Statistics
+from motion_depth.tracking import RunLog
+from motion_depth.training_state import capture, named_trainable, restore
+from motion_depth.validation import Validation, log_validation
+from motion_depth.wan import MotionDepthModel
+
+STATE_FILE = "training_state.safetensors"
+
+
+def build_optimizer(
+    model: MotionDepthModel, learning_rate: float, lora_learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over heads and LoRA, each with its own learning rate; fused on a GPU."""
+    trainable = named_trainable(model)
+    groups = [
+        {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": learning_rate},
+        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": lora_learning_rate},
+    ]
+    fused = next(iter(trainable.values())).device.type == "cuda"
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=weight_decay, fused=fused)
+
+
+@dataclass
+class Run:
+    """What the loop works on.
+
+    Attributes:
+        settings: all flags as plain values; written into every checkpoint.
+        lora: of stage 2, None in stage 1.
+        keep_last: step-N folders that are kept; 0: all.
+        clips: clips of an iteration, over all processes.
+        validation: on held-out clips, if there are any.
+        log: set before the loop starts.
+        wandb_id: of the run at wandb, continued after resuming.
+        best_score: of the validations so far (`validation.score_of`).
+    """
+
+    accelerator: Accelerator
+    model: MotionDepthModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    statistics: Statistics
+    settings: dict
+    lora: LoraConfig | None
+    output_path: Path
+    keep_last: int
+    clips: int
+    validation: Validation | None = None
+    log: RunLog | None = None
+    wandb_id: str | None = None
+    best_score: float | None = None
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Optimizer, half-accumulated gradients, schedule and bookkeeping of a step folder.
+
+        Raises:
+            ValueError: it was written in the middle of an accumulation by another number of processes, whose
+                gradients cannot be told apart any more.
+        """
+        tensors, saved = checkpoint.tensors(STATE_FILE), checkpoint.config["training"]
+        processes = self.accelerator.num_processes
+        if any(name.startswith("gradient/") for name in tensors) and saved["processes"] != processes:
+            raise ValueError(
+                f"--resume {checkpoint.folder}: written by {saved['processes']} processes in the middle of an update, "
+                f"cannot go on with {processes}; use as many, or a checkpoint at a multiple of the accumulation"
+            )
+        restore(self.model, self.optimizer, tensors)
+        self.scheduler.load_state_dict(saved["scheduler"])
+        self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
+
+    def save(self, name: str, step: int) -> None:
+        """Writes <output_path>/<name>; every process takes part, the main one writes.
+
+        Only step folders hold what resuming needs.
+        """
+        state = {STATE_FILE: capture(self.model, self.optimizer)} if name.startswith("step-") else {}
+        config = model_config(self.model.heads.config, self.statistics, self.lora, self.settings)
+        config["training"] = {
+            "step": step,
+            "clips": step * self.clips,
+            "processes": self.accelerator.num_processes,
+            "scheduler": self.scheduler.state_dict(),
+            "wandb_run_id": self.wandb_id,
+            "best_score": self.best_score,
+        }
+        if self.accelerator.is_main_process:
+            write_checkpoint(self.output_path / name, model_tensors(self.model, self.statistics) | state, config)
+            rotate(self.output_path, self.keep_last)
+        self.accelerator.wait_for_everyone()
+
+    def validate(self, step: int) -> None:
+        """Scores the held-out clips, and keeps the model as best/ if it is better than ever before."""
+        if self.validation is None:
+            return
+        row = self.validation.run(self.model, self.output_path, step)
+        self.log.log(step, row, "val")
+        log_validation(self.accelerator, self.output_path, step)
+        if self.best_score is None or row["score"] < self.best_score:
+            self.best_score = row["score"]
+            self.save("best", step)

@@ -1,0 +1,101 @@
+"""A run's settings: what cannot work, and what may differ between a run and its continuation.
+
+Settings are the training script's flags as attributes of one object; messages name the flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Settings that may change when a run is resumed; every other one is part of what the run is.
+HARMLESS = {
+    "num_epochs",
+    "max_steps",
+    "save_steps",
+    "keep_last",
+    "resume",
+    "use_wandb",
+    "wandb_project",
+    "output_path",
+    "dataset_num_workers",
+    "heads_checkpoint",
+    "gradient_checkpointing",
+    "cache_path",
+    "cache_only",
+    "val_metadata_path",
+    "val_steps",
+    "val_clips",
+}
+
+
+def check_settings(args: Any) -> None:
+    """Refuses what cannot work, before anything is read or loaded."""
+    if (
+        sum(value is not None for value in (args.model_base_path, args.model_paths, args.model_id_with_origin_paths))
+        != 1
+    ):
+        raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
+    for name in ("dataset_repeat", "batch_size", "gradient_accumulation_steps", "num_epochs", "lora_rank"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
+    for name in (
+        "max_steps",
+        "save_steps",
+        "keep_last",
+        "lr_warmup_steps",
+        "dataset_num_workers",
+        "max_grad_norm",
+        "motion_loss_weight",
+        "depth_loss_weight",
+        "flow_loss_weight",
+        "val_steps",
+        "learning_rate",
+        "lora_learning_rate",
+    ):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
+    if args.cache_only and args.cache_path is None:
+        raise ValueError("--cache_only needs --cache_path, the folder to fill")
+    if not 0 <= args.loss_frames < args.num_frames:
+        raise ValueError(
+            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames - 1}, without frame 0"
+        )
+    if args.stage == 2 and args.heads_checkpoint is None:
+        raise ValueError(
+            "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"
+        )
+    if args.mixed_precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise ValueError("--mixed_precision bf16: this GPU has no bfloat16; use --mixed_precision no")
+    if args.resume == "none" and (
+        found := [p.name for p in args.output_path.glob("*") if p.name.startswith(("step-", "final"))]
+    ):
+        raise ValueError(
+            f"--output_path {args.output_path} already holds {', '.join(sorted(found)[:3])}; "
+            "continue it with --resume auto or choose another folder"
+        )
+
+
+def plain(args: Any) -> dict:
+    """All settings as plain values, for config.json and wandb."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+
+
+def differences(args: Any, before: Mapping) -> list[str]:
+    """In what a continuation differs from the run that it continues, apart from what may differ; a text each."""
+    return [
+        f"--{name} was {before.get(name)}, is {value}"
+        for name, value in plain(args).items()
+        if name not in HARMLESS and before.get(name) != value
+    ]
+
+
+def to_int(name: str, text: str) -> int:
+    """A whole number, for a flag that may also be a word. Raises ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--{name} {text}: expected a whole number or auto") from None
