@@ -24,6 +24,7 @@ from torch import Tensor, uint8
 
 SUFFIX = ".safetensors"
 DRAFT_SUFFIX = ".partial"
+METADATA = "entry"  # under this name the header holds what the file is
 LARGEST_HEADER = 100_000  # bytes; ours have a few thousand, a foreign file's first eight bytes may say anything
 
 
@@ -89,13 +90,13 @@ class Entry:
     def write(self, tensors: dict[str, Tensor]) -> int:
         """Puts the file in place, whole, and returns its bytes. Raises OSError if the folder or the disk refuses."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        metadata = {
+        about = {
             "key": self.key,
             "checksum": checksum(tensors),
-            "subject": _json(self.subject),
-            "made_of": _json(self.made_of),
+            "subject": self.subject,
+            "made_of": self.made_of,
         }
-        data = save(tensors, metadata)
+        data = save(tensors, {METADATA: _json(about)})  # one text: safetensors writes several in any order
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}")
         try:
@@ -110,8 +111,8 @@ class Entry:
         return len(data)
 
     def _others(self) -> Iterator[dict[str, Any]]:
-        """Headers of entries with this subject, made of something else."""
-        for path in sorted(self.folder.glob(f"{self.stem}-*{SUFFIX}")):
+        """Headers of entries with this subject, the newest first."""
+        for path in sorted(self.folder.glob(f"{self.stem}-*{SUFFIX}"), key=_modified, reverse=True):
             try:
                 header = read_header(path)
             except (OSError, *DAMAGE):
@@ -162,6 +163,13 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     return f"{total:08x}"
 
 
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _header_size(first: bytes) -> int:
     size = int.from_bytes(first, "little")
     if len(first) < 8 or not 2 <= size <= LARGEST_HEADER:
@@ -170,13 +178,8 @@ def _header_size(first: bytes) -> int:
 
 
 def _metadata(header: bytes) -> dict[str, Any]:
-    metadata = json.loads(header)["__metadata__"]
-    return {
-        "key": metadata["key"],
-        "checksum": metadata["checksum"],
-        "subject": json.loads(metadata["subject"]),
-        "made_of": dict(json.loads(metadata["made_of"])),
-    }
+    about = json.loads(json.loads(header)["__metadata__"][METADATA])
+    return {name: about[name] for name in ("key", "checksum", "subject", "made_of")}
 
 
 def _expect_size(file: BinaryIO, expected: int) -> None:
