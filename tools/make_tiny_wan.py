@@ -27,6 +27,7 @@ from motion_depth import tiny
 from motion_depth.tiny_vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
 
 SETTINGS_FILE = "tiny_wan.json"
+FORMAT = 1  # of the weights; counts up when code and older tiny models no longer fit
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
 CLIP_FRAMES = 9  # of the clips that the picture quality is measured on
@@ -183,7 +184,7 @@ def make(args: argparse.Namespace) -> None:
     dit_kwargs = tiny.dit_arguments(args.dim, args.num_heads, args.num_layers)
     scenes = find_scenes(args.dataset_base_path)
     settings = {name: getattr(args, name) for name in ("seed", "dim", "num_heads", "num_layers")}
-    settings |= {"frames": frames_digest(args.dataset_base_path, scenes)}
+    settings |= {"frames": frames_digest(args.dataset_base_path, scenes), "format": FORMAT}
     output = args.output.resolve()
     if model_stands(output, settings, args.overwrite):
         print(f"{args.output} stands: a tiny model made from the same frames with the same settings")
