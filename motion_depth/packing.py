@@ -2,7 +2,7 @@
 
 float16 maps are taken as 16-bit integers, of which each frame keeps the difference to the frame before (most of a
 physics clip is the same again); their low and high bytes are stored apart and compressed by zlib. Measured on such
-clips, on one core: 3.2 MB with a resting camera, 3.7 MB with one that moves, 0.14 s to unpack. Differences to the row
+clips, on one core: 3.2 MB with a resting camera, 3.7 MB with one that moves, 0.12 s to unpack. Differences to the row
 above as well make it a fifth smaller and a quarter slower; zlib's level 1 a fifth larger and no faster to unpack.
 
 Axes: t frame, h w pixel.
