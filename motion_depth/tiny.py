@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from diffsynth.configs import MODEL_CONFIGS
 from diffsynth.core.loader import hash_model_file
 from diffsynth.models.wan_video_dit import WanModel
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -112,7 +112,8 @@ def build_tokenizer(vocab: int = 512) -> PreTrainedTokenizerFast:
 
 def save_model(model: nn.Module, path: Path, extra_kwargs: dict) -> dict:
     """Write the weights to `path` (.safetensors) and return the entry by which the library recognises the file."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    # Not `save_file`, whose files only their owner may read, whatever the umask says.
+    path.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
     return {
         "model_hash": hash_model_file(str(path)),
         "model_name": MODEL_NAMES[type(model)],

@@ -55,6 +55,8 @@ def test_same_frames_and_seed_give_the_same_files(tmp_path, dataset, monkeypatch
     assert contents["a"][tiny.DIT_FILE] != contents["c"][tiny.DIT_FILE]
     assert {path.name for path in (tmp_path / "a").iterdir()} == make_tiny_wan.MODEL_ENTRIES
     assert sum(map(len, contents["a"].values())) < 8e6
+    settings_mode = (tmp_path / "a" / "tiny_wan.json").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "a").iterdir() if path.is_file()} == {settings_mode}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]  # no scratch folder stays
 
 
