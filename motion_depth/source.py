@@ -29,7 +29,7 @@ def fill_caches(
 ) -> list[Dataset]:
     """Encodes what is missing, all processes together, and returns each cache's dataset of encoded samples.
 
-    The text encoder and the VAE are loaded only if something is missing, and are gone when this returns.
+    The text encoder and the VAE are loaded only if something of theirs is missing, and are gone when this returns.
 
     Args:
         caches: each with the positions of its dataset that will be read.
@@ -42,7 +42,8 @@ def fill_caches(
     for missing in found:
         accelerator.print(missing.summary)
     if any(found):
-        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
+        needed = {"vae": any(missing.clips for missing in found), "text_encoder": any(m.prompts for m in found)}
+        pipe = load_pipeline(files, [part for part, wanted in needed.items() if wanted], dtype, accelerator.device)
         for (cache, _), missing in zip(caches, found, strict=True):
             encode_missing(
                 cache, missing, ClipEncoder(pipe), accelerator.process_index, accelerator.num_processes, workers,
