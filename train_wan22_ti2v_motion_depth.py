@@ -54,7 +54,7 @@ from motion_depth.tracking import RunLog, start_tracking
 from motion_depth.training_state import named_trainable
 from motion_depth.validation import Validation, share_of
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, count_operations, load_pipeline
-from motion_depth.weights import WanFiles, check_weights
+from motion_depth.weights import WanFiles, check_lora_targets, check_weights
 
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
 DEFAULT_MIXTURE = {
@@ -297,6 +297,8 @@ def train(args: argparse.Namespace) -> None:
     dataset, held_out = build_datasets(args)
     files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
     config = choose_heads(args, check_weights(files))
+    if args.stage == 2:
+        check_lora_targets(files, args.lora_target_modules.split(","))
     start, resumed = find_resume(args)
 
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
@@ -371,6 +373,8 @@ def loop(args: argparse.Namespace, run: Run, batches: BatchLoader, start: int, t
         run.log.add(losses, batch.sigma)
         waited += wait
         if update:
+            if step <= start + accumulation:  # once: a head that no loss reaches would train nothing without a word
+                run.require_gradients()
             norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm or math.inf)
             lr = run.scheduler.get_last_lr()[0]
             run.optimizer.step()

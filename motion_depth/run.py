@@ -80,6 +80,11 @@ class Run:
         self.scheduler.load_state_dict(saved["scheduler"])
         self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
 
+    def require_gradients(self) -> None:
+        """Raises ValueError if a trainable tensor has received no gradient."""
+        if dead := [name for name, parameter in named_trainable(self.model).items() if parameter.grad is None]:
+            raise ValueError(f"{len(dead)} trainable tensors receive no gradient, the first is {dead[0]}")
+
     def save(self, name: str, step: int) -> None:
         """Writes <output_path>/<name>; every process takes part, the main one writes.
 

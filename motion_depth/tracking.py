@@ -146,11 +146,13 @@ def start_tracking(
         accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
     output_path.mkdir(parents=True, exist_ok=True)
     settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
-    settings["settings"] = wandb.Settings(quiet=True, console="off")
+    settings["settings"] = wandb.Settings(silent=True, console="off")
     accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})
     if not accelerator.is_main_process:
         return None
     run = accelerator.get_tracker("wandb", unwrap=True)
+    if run.url:
+        accelerator.print(f"wandb: {run.url}")
     run.define_metric("iteration")
     run.define_metric("*", step_metric="iteration")
     return run.id

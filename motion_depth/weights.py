@@ -12,6 +12,7 @@ from pathlib import Path
 
 from diffsynth.configs import MODEL_CONFIGS
 from diffsynth.core import ModelConfig, hash_model_file
+from safetensors import safe_open
 
 from motion_depth.tiny import register_model_configs
 
@@ -181,6 +182,24 @@ def _model_part(paths: list[Path], flag: str) -> str:
         if entry["model_hash"] == digest and (part := entry["model_name"].removeprefix("wan_video_")) in MODEL_FILES:
             return part
     raise ValueError(f"{flag}: {paths[0]} is no WAN model that diffsynth knows (hash {digest})")
+
+
+def check_lora_targets(files: WanFiles, target_modules: Sequence[str]) -> None:
+    """Looks into the headers of the DiT's files for linear layers that end in each name.
+
+    Raises:
+        ValueError: there is none for a name.
+    """
+    layers: set[str] = set()
+    for path in files.dit:
+        with safe_open(path, framework="pt") as weights:
+            layers |= {
+                name.removesuffix(".weight") for name in weights.keys() if len(weights.get_slice(name).get_shape()) == 2
+            }
+    if unknown := [
+        target for target in target_modules if not any(f".{name}".endswith(f".{target}") for name in layers)
+    ]:
+        raise ValueError(f"--lora_target_modules {','.join(unknown)}: no linear layer of the DiT ends in that name")
 
 
 def check_weights(files: WanFiles) -> dict[str, dict]:

@@ -160,7 +160,6 @@ def test_two_processes_keep_identical_weights_and_share_the_clips(data_flags, tm
         (["--learning_rate", -1], "--learning_rate"),
         (["--stage", 2], "--heads_checkpoint: stage 2"),
         (["--model_paths", "[]"], "give one of --model_base_path"),
-        (["--lora_target_modules", "q,xyz", "--stage", 2], "--heads_checkpoint"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
@@ -171,6 +170,14 @@ def test_configuration_errors_come_early_as_one_line(data_flags, tmp_path, chang
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_lora_targets_are_checked_before_a_model_loads(data_flags, stage1, tmp_path):
+    done = run_python(SCRIPT, "--stage", 2, *data_flags, *SMALL_STAGE_2, "--heads_checkpoint", stage1 / "final",
+                      "--output_path", tmp_path / "out", "--lora_target_modules", "q,xyz")  # fmt: skip
+    assert done.returncode == 2
+    assert "--lora_target_modules xyz: no linear layer of the DiT ends in that name" in done.stderr
+    assert done.stdout == ""
 
 
 def test_results_are_not_overwritten_and_other_settings_do_not_resume(data_flags, stage1):
