@@ -193,12 +193,9 @@ def check_lora_targets(files: WanFiles, target_modules: Sequence[str]) -> None:
     layers: set[str] = set()
     for path in files.dit:
         with safe_open(path, framework="pt") as weights:
-            layers |= {
-                name.removesuffix(".weight") for name in weights.keys() if len(weights.get_slice(name).get_shape()) == 2
-            }
-    if unknown := [
-        target for target in target_modules if not any(f".{name}".endswith(f".{target}") for name in layers)
-    ]:
+            names = [name for name in weights.keys() if name.endswith(".weight")]  # noqa: SIM118 (it is not a dict)
+            layers |= {f".{name[:-7]}" for name in names if len(weights.get_slice(name).get_shape()) == 2}
+    if unknown := [target for target in target_modules if not any(name.endswith(f".{target}") for name in layers)]:
         raise ValueError(f"--lora_target_modules {','.join(unknown)}: no linear layer of the DiT ends in that name")
 
 

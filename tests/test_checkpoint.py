@@ -29,7 +29,7 @@ def test_round_trip(tmp_path):
 def test_replacing_keeps_the_old_one_until_the_new_one_stands(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "final", TENSORS, {"run": 1})
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr("motion_depth.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(OSError("no space")))
+        patch.setattr("motion_depth.checkpoint.save", lambda *a: (_ for _ in ()).throw(OSError("no space")))
         write_checkpoint(tmp_path / "final", TENSORS, {"run": 2})
     assert read_checkpoint(tmp_path / "final").config == {"run": 1}
     assert names(tmp_path) == ["final"]
