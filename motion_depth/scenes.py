@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+
+from motion_depth.findings import Finding, Severity, errors
 
 RGB, MOTION, DEPTH = "rgb", "motion_vectors", "distance_to_camera"
 SUFFIXES = {RGB: (".png", ".jpg", ".jpeg"), MOTION: (".npy",), DEPTH: (".npy",)}
@@ -69,6 +72,27 @@ def find_scenes(base_path: str | Path) -> list[str]:
     return sorted(scenes)
 
 
+def list_scene(base_path: str | Path, scene: str) -> tuple[dict[str, dict[int, Path]], list[Finding]]:
+    """List a scene's files by kind (RGB, MOTION, DEPTH) and frame number, ascending, with all that is wrong with it.
+
+    Looks at names only. Each finding is one that `index_scene` raises when it comes to it, or a note.
+    """
+    findings: list[Finding] = []
+
+    def found(code: str, path: Path | str, message: str, severity: Severity = "error") -> None:
+        findings.append(Finding(severity, code, message, scene, str(path)))
+
+    try:
+        folder = _scene_folder(base_path, scene)
+    except ValueError as error:
+        found("scene_folder", "", str(error))
+        return {}, findings
+    files = {name: _numbered_files(folder / name, suffixes, found) for name, suffixes in SUFFIXES.items()}
+    if all(files.values()):
+        _compare_frames(folder, files, found)
+    return files, findings
+
+
 def index_scene(base_path: str | Path, scene: str) -> SceneIndex:
     """List a scene's files and check their names; of their contents, one of each kind.
 
@@ -78,10 +102,11 @@ def index_scene(base_path: str | Path, scene: str) -> SceneIndex:
     Raises:
         ValueError: names the file or folder, what was found and what was expected.
     """
-    folder = _scene_folder(base_path, scene)
-    files = {name: _numbered_files(folder / name, suffixes) for name, suffixes in SUFFIXES.items()}
-    frame_ids = _common_frames(folder, files)
-    width, height = _open_picture(files[RGB][frame_ids[0]], decode=False).size
+    files, findings = list_scene(base_path, scene)
+    if problems := errors(findings):
+        raise ValueError(problems[0].message)
+    frame_ids = tuple(files[RGB])
+    height, width = picture_size(files[RGB][frame_ids[0]])
     # Read one file of each kind now: a whole scene in a wrong format should not wait for its turn to be found. Not the
     # first frame's motion, which may hold anything.
     middle = frame_ids[len(frame_ids) // 2]
@@ -94,9 +119,7 @@ def index_scene(base_path: str | Path, scene: str) -> SceneIndex:
 def read_rgb(path: Path, height: int, width: int) -> Image.Image:
     """One picture in 8-bit RGB; grey becomes RGB, transparency is dropped. Raises ValueError, see `index_scene`."""
     image = _open_picture(path, decode=True)
-    _expect_size(path, (image.height, image.width), height, width)
-    if image.mode not in IMAGE_MODES:
-        raise ValueError(f"{path}: found a picture of mode {image.mode}, expected 8-bit RGB")
+    _expect_rgb(path, image, height, width)
     return image.convert("RGB")
 
 
@@ -107,9 +130,7 @@ def read_motion(path: Path, height: int, width: int) -> np.ndarray:
     Raises ValueError, see `index_scene`.
     """
     motion = _read_array(path)
-    if motion.ndim != 3 or motion.shape[2] < 2:
-        raise ValueError(f"{path}: found an array of shape {motion.shape}, expected ({height}, {width}, 4)")
-    _expect_size(path, motion.shape[:2], height, width)
+    _expect_motion(path, motion, height, width)
     return _to_float32(motion[..., :2])
 
 
@@ -118,15 +139,34 @@ def read_depth(path: Path, height: int, width: int) -> np.ndarray:
 
     The file is float32 (H, W) or (H, W, 1); other floating types do as well. Raises ValueError, see `index_scene`.
     """
-    depth = _read_array(path)
-    if depth.ndim == 3 and depth.shape[2] == 1:
-        depth = depth[..., 0]
-    if depth.ndim != 2:
-        raise ValueError(f"{path}: found an array of shape {depth.shape}, expected ({height}, {width})")
-    _expect_size(path, depth.shape, height, width)
-    depth = _to_float32(depth)
+    depth = read_raw_depth(path, height, width)
     depth[~((depth > 0) & np.isfinite(depth))] = 0.0
     return depth
+
+
+def read_raw_depth(path: Path, height: int, width: int) -> np.ndarray:
+    """`read_depth` with what stands for nothing left as it is on disk."""
+    depth = _read_array(path)
+    _expect_depth(path, depth, height, width)
+    return _to_float32(depth.reshape(height, width))
+
+
+def check_header(kind: str, path: Path, height: int, width: int) -> None:
+    """Whether a file of a kind (RGB, MOTION, DEPTH) begins as it should; its data are not read.
+
+    Raises ValueError with what `read_rgb`, `read_motion` or `read_depth` would say.
+    """
+    if kind == RGB:
+        _expect_rgb(path, _open_picture(path, decode=False), height, width)
+    else:
+        expect = _expect_motion if kind == MOTION else _expect_depth
+        expect(path, _read_array(path, mmap_mode="r"), height, width)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture, from its header. Raises ValueError, see `index_scene`."""
+    image = _open_picture(path, decode=False)
+    return image.height, image.width
 
 
 def _base_folder(base_path: str | Path) -> Path:
@@ -167,45 +207,54 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[Path]]]:
             folders.clear()
 
 
-def _numbered_files(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
+def _numbered_files(folder: Path, suffixes: tuple[str, ...], found: Callable[..., None]) -> dict[int, Path]:
     """The folder's files with one of these suffixes, by frame number. Hidden and other files are not data."""
     files: dict[int, Path] = {}
     try:
-        listed = sorted(folder.iterdir())
+        listed = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be listed ({error.strerror})") from None
-    for path in listed:
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
+        found("folder_unreadable", folder, f"{folder}: cannot be listed ({error.strerror})")
+        return {}
+    data = [path for path in listed if path.suffix.lower() in suffixes]
+    for path in data:
         number = FRAME_NUMBER.search(path.stem)
         if number is None:
-            raise ValueError(f"{path}: found no frame number, expected one at the end, as in step_0007{path.suffix}")
-        frame = int(number.group())
-        if frame in files:
-            raise ValueError(f"{path}: found frame {frame} twice, see {files[frame].name}; expected one file a frame")
-        files[frame] = path
-    if not files:
-        raise ValueError(f"{folder}: found no {' or '.join(suffixes)} file, expected one for each frame")
-    return files
+            expected = f"expected one at the end, as in step_0007{path.suffix}"
+            found("frame_number", path, f"{path}: found no frame number, {expected}")
+        elif (frame := int(number.group())) in files:
+            other = files[frame].name
+            found("frame_twice", path, f"{path}: found frame {frame} twice, see {other}; expected one file a frame")
+        else:
+            files[frame] = path
+    if not data:
+        expected = f"found no {' or '.join(suffixes)} file, expected one for each frame"
+        found("folder_empty", folder, f"{folder}: {expected}")
+    elif others := [path.name for path in listed if path.suffix.lower() not in suffixes]:
+        names = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+        found("file_ignored", folder, f"{folder}: {len(others)} entries are no data and are ignored: {names}", "note")
+    return dict(sorted(files.items()))
 
 
-def _common_frames(folder: Path, files: Mapping[str, Mapping[int, Path]]) -> tuple[int, ...]:
-    """The frame numbers, ascending, after making sure that every kind has all of them and that none is left out."""
+def _compare_frames(folder: Path, files: Mapping[str, Mapping[int, Path]], found: Callable[..., None]) -> None:
+    """Whether every kind has all frames, and none is left out between the first and the last."""
     everywhere = sorted(set().union(*files.values()))
-    for name, found in files.items():
-        if missing := [frame for frame in everywhere if frame not in found]:
-            other = next(other for other, its in files.items() if missing[0] in its)
-            raise ValueError(
-                f"{folder / name}: {_frames(missing)} missing, which {other} has; found {len(found)} frames, "
-                f"expected the same frames in {', '.join(files)}"
+    for name, its in files.items():
+        if missing := [frame for frame in everywhere if frame not in its]:
+            other = next(other for other, others in files.items() if missing[0] in others)
+            found(
+                "frame_missing",
+                folder / name,
+                f"{folder / name}: {_frames(missing)} missing, which {other} has; found {len(its)} frames, "
+                f"expected the same frames in {', '.join(files)}",
             )
     expected = range(everywhere[0], everywhere[-1] + 1)
     if gap := sorted(set(expected) - set(everywhere)):
-        raise ValueError(
+        found(
+            "frame_gap",
+            folder,
             f"{folder}: {_frames(gap)} missing between {everywhere[0]} and {everywhere[-1]}; expected numbers "
-            "without a gap, because motion leads from each frame to the one before"
+            "without a gap, because motion leads from each frame to the one before",
         )
-    return tuple(everywhere)
 
 
 def _frames(numbers: list[int]) -> str:
@@ -227,19 +276,37 @@ def _open_picture(path: Path, decode: bool) -> Image.Image:
         raise _unreadable(path, "an RGB picture", error) from None
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """A floating-point array from an npy file. A broken header can raise anything, from SyntaxError to MemoryError.
 
-    The file is read, not mapped: a mapped file that shrinks would kill the process.
+    Data are read, not mapped: a mapped file that shrinks would kill the process. `mmap_mode` is for the header alone.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, "an npy array", error) from None
     if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
         found = f"type {array.dtype}" if isinstance(array, np.ndarray) else "an npz archive"
         raise ValueError(f"{path}: found {found}, expected float32")
     return array
+
+
+def _expect_rgb(path: Path, image: Image.Image, height: int, width: int) -> None:
+    _expect_size(path, (image.height, image.width), height, width)
+    if image.mode not in IMAGE_MODES:
+        raise ValueError(f"{path}: found a picture of mode {image.mode}, expected 8-bit RGB")
+
+
+def _expect_motion(path: Path, motion: np.ndarray, height: int, width: int) -> None:
+    if motion.ndim != 3 or motion.shape[2] < 2:
+        raise ValueError(f"{path}: found an array of shape {motion.shape}, expected ({height}, {width}, 4)")
+    _expect_size(path, motion.shape[:2], height, width)
+
+
+def _expect_depth(path: Path, depth: np.ndarray, height: int, width: int) -> None:
+    if depth.ndim != 2 and not (depth.ndim == 3 and depth.shape[2] == 1):
+        raise ValueError(f"{path}: found an array of shape {depth.shape}, expected ({height}, {width})")
+    _expect_size(path, depth.shape[:2], height, width)
 
 
 def _to_float32(array: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = "train_wan22_ti2v_motion_depth"
-PARTS = sorted((ROOT / "motion_depth").glob("*.py"))
+PARTS = sorted((ROOT / "motion_depth").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
-# Which other parts a part may import. A new part gets its line here.
+# Which other parts a part may import. A new part gets its line here; a folder is one part.
 ALLOWED = {
     "__init__": set(),
     "assemble": {"checkpoint", "heads", "lora", "statistics", "wan"},
@@ -22,9 +22,11 @@ ALLOWED = {
     "checkpoint": set(),
     "clips": {"motion", "scenes"},
     "data": {"clips", "scenes"},
+    "doctor": {"findings", "motion", "panels", "prompts", "scenes"},
     "encoding": {"batch", "cache", "data", "entries", "packing"},
     "entries": set(),
     "evaluation": {"batch", "losses", "metrics", "noise", "wan"},
+    "findings": set(),
     "heads": set(),
     "loader": {"batch", "data", "noise", "wan"},
     "lora": set(),
@@ -37,7 +39,7 @@ ALLOWED = {
     "prompts": set(),
     "report": set(),
     "run": {"assemble", "checkpoint", "statistics", "tracking", "training_state", "validation", "wan"},
-    "scenes": set(),
+    "scenes": {"findings"},
     "settings": set(),
     "source": {"batch", "cache", "data", "encoding", "loader", "wan", "weights"},
     "statistics": {"losses"},
@@ -64,9 +66,13 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
+def part_of(path: Path) -> str:
+    return Path(path.relative_to(ROOT / "motion_depth").parts[0]).stem
+
+
 def imported_parts(path: Path) -> set[str]:
     names = {name.split(".")[1] for name in imported_modules(path) if name.startswith("motion_depth.")}
-    return names & {part.stem for part in PARTS}
+    return names & {part_of(part) for part in PARTS} - {part_of(path)}
 
 
 def by_name(path: Path) -> str:
@@ -75,12 +81,13 @@ def by_name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", PARTS, ids=by_name)
 def test_a_part_imports_only_the_parts_that_it_may(path):
-    assert path.stem in ALLOWED, f"say in ALLOWED which parts {path.stem} may import"
-    assert imported_parts(path) <= ALLOWED[path.stem]
+    part = part_of(path)
+    assert part in ALLOWED, f"say in ALLOWED which parts {part} may import"
+    assert imported_parts(path) <= ALLOWED[part]
 
 
 def test_the_allowed_directions_have_no_circle():
-    assert set(graphlib.TopologicalSorter(ALLOWED).static_order()) >= {part.stem for part in PARTS}
+    assert set(graphlib.TopologicalSorter(ALLOWED).static_order()) >= {part_of(part) for part in PARTS}
 
 
 @pytest.mark.parametrize("path", [*PARTS, *TOOLS], ids=by_name)
@@ -95,7 +102,8 @@ def test_parts_import_no_tool_and_read_no_command_line(path):
 
 
 def test_only_wan_imports_the_pipeline():
-    using = {path.stem for path in PARTS if any(n.startswith("diffsynth.pipelines") for n in imported_modules(path))}
+    pipelines = "diffsynth.pipelines"
+    using = {part_of(path) for path in PARTS if any(name.startswith(pipelines) for name in imported_modules(path))}
     assert using == {"wan"}
 
 
@@ -124,9 +132,15 @@ def test_a_tool_opens_with_commands_that_run(path):
 
 
 def test_the_readme_names_every_part_and_tool():
-    files = [*PARTS, *(ROOT / "tools").glob("*.py"), *(ROOT / "tools").glob("*.sh")]
+    # Of a part that is a folder, the tree names the folder.
+    files = [
+        *(ROOT / "motion_depth").glob("*.py"),
+        *(path.parent for path in (ROOT / "motion_depth").glob("*/__init__.py")),
+        *(ROOT / "tools").glob("*.py"),
+        *(ROOT / "tools").glob("*.sh"),
+    ]
     tree = (ROOT / "README.md").read_text().rsplit("```", 2)[1]
-    named = set(re.findall(r"\w+\.(?:py|sh)", tree))
+    named = set(re.findall(r"\w+\.(?:py|sh)|doctor(?=/)", tree))
     assert not sorted(by_name(path) for path in files if path.name not in named | {"__init__.py"})
     existing = {path.name for path in files} | {path.name for path in ROOT.iterdir()} | {"run.sh"}
     assert named <= existing

@@ -1,0 +1,126 @@
+"""Which motion convention the evidence of one scene, or of many, speaks for, and how surely.
+
+First units, direction and y axis, from the baseline over which the best reading explains most; then the frame offset,
+which only shows from one frame to the next. A share *explained* is the part of the colour error of no motion that
+following the vectors takes away: 1 would be perfect, 0 is no better than no motion, below 0 is worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motion_depth.doctor.photometry import BASELINES, CANDIDATES, OFFSETS, PER_OFFSET, Evidence
+from motion_depth.motion import MotionConvention
+
+MIN_EXPLAINED = 0.05  # the best reading must explain this much, or light changes more than motion does
+LONGER_BASELINE = 0.05  # a longer baseline must explain this much more than one frame
+# A reading is ruled out if it explains less than the best by this share, in nearly every frame (in units of the
+# standard error over frames), or by far.
+LESS, SURE, FAR_LESS = 0.01, 2.5, 0.1
+# A frame offset other than 0 must be better than 0 by this share, in nearly every frame, or clearly.
+OFFSET_BETTER, OFFSET_CLEARLY_BETTER = 0.015, 0.025
+
+FLAGS = ("units", "direction", "y_axis", "frame_offset")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known about the convention.
+
+    convention: the one that fits best, the documented one where it cannot be told from the best; None: cannot tell.
+    fitting: all that are not ruled out, `convention` among them; empty if it is None.
+    explained: share that `convention` explains. next_best: the most that one of those ruled out explains.
+    gains: share that each of CANDIDATES explains. scenes: how many have evidence. frames: how many they were judged on.
+    """
+
+    convention: MotionConvention | None
+    fitting: tuple[MotionConvention, ...]
+    explained: float
+    next_best: float
+    gains: tuple[float, ...]
+    scenes: int
+    frames: int
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Fields in which the fitting conventions differ."""
+        return tuple(name for name in FLAGS if len({getattr(each, name) for each in self.fitting}) > 1)
+
+
+def flags(convention: MotionConvention) -> str:
+    """The training flags of a convention, those with the documented value left out; "" for the documented one."""
+    documented = asdict(MotionConvention())
+    chosen = {name: value for name, value in asdict(convention).items() if value != documented[name]}
+    return " ".join(f"--motion_{name} {value}" for name, value in chosen.items())
+
+
+def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
+    """The verdict on scenes, each with the evidence of some of its frames; every scene counts alike."""
+    shares = [_scene_shares(frames) for frames in scenes if frames]
+    if not shares:
+        return Verdict(None, (), 0.0, 0.0, (0.0,) * len(CANDIDATES), 0, 0)
+    chosen = np.concatenate([each[_baseline(each)] for each in shares]) / len(shares)  # frames, candidates
+    # Where nothing shows from one frame to the next, what little differs between the offsets is chance.
+    telling = [each[0] for each in shares if each[0].sum(axis=0).max() > MIN_EXPLAINED]
+    adjacent = np.concatenate(telling or [np.zeros((1, len(CANDIDATES)))]) / max(len(telling), 1)
+    gains = chosen.sum(axis=0)
+    kind = int(np.argmax(gains.reshape(len(OFFSETS), PER_OFFSET).max(axis=0)))
+    order = [PER_OFFSET * o + kind for o in range(len(OFFSETS))]
+    best = order[_offset(adjacent[:, order])]
+    out = [_ruled_out(adjacent if c in order else chosen, c, best) for c in range(len(CANDIDATES))]
+    frames = sum(len(each[0]) for each in shares)
+    if gains[best] < MIN_EXPLAINED:
+        return Verdict(None, (), float(gains[best]), 0.0, tuple(gains.tolist()), len(shares), frames)
+    fitting = tuple(each for each, is_out in zip(CANDIDATES, out, strict=True) if not is_out)
+    # Of several that fit, the documented one is the simplest explanation; CANDIDATES begin with it. Not for the offset,
+    # about which `_offset` has decided.
+    same_offset = [each for each in fitting if each.frame_offset == CANDIDATES[best].frame_offset]
+    close = [each for each in same_offset if gains[best] - gains[CANDIDATES.index(each)] < LESS]
+    next_best = max((gain for gain, is_out in zip(gains, out, strict=True) if is_out), default=0.0)
+    return Verdict(close[0], fitting, float(gains[best]), float(next_best), tuple(gains.tolist()), len(shares), frames)
+
+
+def _scene_shares(frames: Sequence[Evidence]) -> NDArray:
+    """What each frame contributes to the shares explained in its scene: (baselines, frames, candidates).
+
+    Summed over the frames, 1 - sum of errors / sum of errors without motion. Frames that lack a baseline contribute 0.
+    """
+    still, moved = np.stack([each.still for each in frames]), np.stack([each.moved for each in frames])
+    total = np.maximum(np.nansum(still, axis=0), 1e-6)
+    shares = np.nan_to_num((still[..., None] - moved) / total[:, None])
+    return shares.swapaxes(0, 1)
+
+
+def _baseline(shares: NDArray) -> int:
+    """The baseline over which the best reading explains most; the shortest if others are not clearly better."""
+    most = shares.sum(axis=1).max(axis=1)
+    most[0] += LONGER_BASELINE
+    return int(np.argmax(most[: len(BASELINES)]))
+
+
+def _offset(shares: NDArray) -> int:
+    """Index of the best of OFFSETS, from (frames, OFFSETS) between adjacent frames; 0 unless another is better."""
+    gains = shares.sum(axis=0)
+    best = int(np.argmax(gains))
+    better = gains[best] - gains[0]
+    sure = better > OFFSET_BETTER and _deviations(shares[:, best] - shares[:, 0]) > SURE
+    return best if sure or better > OFFSET_CLEARLY_BETTER else 0
+
+
+def _ruled_out(shares: NDArray, candidate: int, best: int) -> bool:
+    worse = shares[:, best] - shares[:, candidate]
+    total = worse.sum()
+    return bool(total > FAR_LESS or (total > LESS and _deviations(worse) > SURE))
+
+
+def _deviations(differences: NDArray) -> float:
+    """The sum of differences over frames, in standard errors of that sum; 0 for a single frame."""
+    if len(differences) < 2:
+        return 0.0
+    error = math.sqrt(len(differences)) * float(differences.std(ddof=1))
+    return float(differences.sum()) / error if error > 0 else 0.0
