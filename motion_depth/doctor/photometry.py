@@ -33,7 +33,7 @@ PER_OFFSET = len(CANDIDATES) // len(OFFSETS)
 # Frames back. What moves half a pixel a frame hardly shows from one frame to the next, least of all in pictures without
 # antialiasing; eight times its vector shows well, and a motion that slow hardly turns within eight frames.
 BASELINES = (1, 4, 8)
-SEARCHED_PIXELS = 60_000  # per frame, on a grid
+SEARCHED_PIXELS = 30_000  # per frame, on a grid
 SAMPLED_PIXELS = 1000  # per frame, of those that move
 MOVING = 0.2  # a pixel is worth a look if its vector is longer than this share of the longest ones
 MAX_DIFFERENCE = 40.0  # of 255, mean over the colours
@@ -82,7 +82,7 @@ def weigh(window: Window, rng: np.random.Generator) -> Evidence | None:
         unmoved = _colour_error(now, window.rgb[back][at])
         still[b] = unmoved.mean()
         # Further back, the vectors are multiplied: one frame more or less is no longer told apart.
-        x, y = back * steps[:, : PER_OFFSET if back > 1 else None] + np.stack([at[1], at[0]])[:, None]
+        x, y = back * steps[:, : PER_OFFSET if back > 1 else None] + _positions(at)
         error = _colour_error(now, _bilinear(window.rgb[back], x, y))
         if back > 1 and 0 in window.depth and back in window.depth:
             found, expected = _nearest(window.depth[back], x, y), window.depth[0][at]
@@ -129,10 +129,15 @@ def _candidate_steps(window: Window, at: tuple[NDArray, NDArray]) -> NDArray:
     return np.stack(scaled, axis=1)
 
 
+def _positions(at: tuple[NDArray, NDArray]) -> NDArray:
+    """The sampled pixels' x and y, (2, 1, P)."""
+    return np.stack([at[1], at[0]]).astype(np.float32)[:, None]
+
+
 def _weigh_depth(window: Window, at: tuple[NDArray, NDArray], steps: NDArray) -> NDArray:
     """Evidence.depth. Each candidate is asked about the pixels that move in its own file."""
     error = np.full((1 + len(OFFSETS), *steps.shape[1:]), np.nan)
-    x, y = steps + np.stack([at[1], at[0]])[:, None]
+    x, y = steps + _positions(at)
     for o, offset in enumerate(OFFSETS, start=1):  # the file of frame t + offset lies -offset frames back
         if -offset in window.depth and 1 - offset in window.depth:
             error[o] = _depth_error(_nearest(window.depth[1 - offset], x, y), window.depth[-offset][at])

@@ -1,0 +1,189 @@
+"""The whole check: every file of every scene, read once by several processes, and what follows from it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from tqdm import tqdm
+
+from motion_depth.doctor.convention import Verdict, judge
+from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, identical_rules, size_rules
+from motion_depth.doctor.measure import SceneMeasure, measure_scene
+from motion_depth.doctor.quick import short_rules
+from motion_depth.doctor.record import fingerprints
+from motion_depth.doctor.rows import check_rows
+from motion_depth.doctor.scene_rules import scene_rules
+from motion_depth.findings import Finding, by_severity
+from motion_depth.motion import MotionConvention
+from motion_depth.scenes import SUFFIXES, find_scenes, is_scene
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How training will read the dataset, see `create_motion_data_operator`."""
+
+    num_frames: int = 49
+    frame_stride: int | Literal["auto"] = "auto"
+    convention: MotionConvention = field(default_factory=MotionConvention)
+
+
+@dataclass
+class DatasetCheck:
+    """The result.
+
+    Attributes:
+        base_path: the folder of the scenes. metadata_path: the CSV, None if there is none yet.
+        settings: what it was checked for.
+        measures: of the scenes, sorted by name. verdicts: on each scene's motion convention, by name.
+        verdict: on the motion convention of all scenes together.
+        findings: errors first.
+        prints: fingerprints of the scenes as they were when the check began, see record.py.
+        seconds: how long reading took. workers: processes that read.
+    """
+
+    base_path: Path
+    metadata_path: Path | None
+    settings: Settings
+    measures: list[SceneMeasure]
+    verdicts: dict[str, Verdict]
+    verdict: Verdict
+    findings: list[Finding]
+    prints: dict[str, str]
+    seconds: float
+    workers: int
+
+    @property
+    def read_bytes(self) -> int:
+        return sum(measure.read_bytes for measure in self.measures)
+
+    def count(self, severity: str) -> int:
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def check_dataset(
+    base_path: str | Path,
+    metadata_path: str | Path | None,
+    settings: Settings | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    count_tokens: Callable[[str], int] | None = None,
+) -> DatasetCheck:
+    """Check the scenes that a CSV lists, or all under the base path if there is no CSV.
+
+    Args:
+        base_path, metadata_path: as for training.
+        settings: how training will read it.
+        workers: processes; default: one for each core that this process may use.
+        progress: show a bar on stderr.
+        count_tokens: see `check_rows`.
+
+    Raises:
+        ValueError: there is no such folder or CSV, or there is no scene. Everything else becomes a finding.
+    """
+    base, settings = Path(base_path), settings or Settings()
+    on_disk = find_scenes(base)
+    findings: list[Finding] = []
+    listed = on_disk
+    if metadata_path is not None:
+        rows, findings = check_rows(Path(metadata_path), count_tokens)
+        listed = sorted({str(PurePosixPath(row["video"])) for row in rows if row["video"]})
+        findings += _unlisted(on_disk, listed)
+    findings += _incomplete(base, listed)
+    if not listed and not findings:
+        raise ValueError(f"--dataset_base_path {base}: no scene found; a scene is a folder that holds {_kinds()}")
+    prints = fingerprints(base, listed)
+    workers = max(1, min(workers or _cores(), len(listed)))
+    begin = time.perf_counter()
+    measures = sorted(_measure_all(base, listed, workers, progress), key=lambda measure: measure.scene)
+    seconds = time.perf_counter() - begin
+    verdicts = {measure.scene: judge([measure.evidence]) for measure in measures}
+    verdict = judge([measure.evidence for measure in measures])
+    for measure in measures:
+        findings += measure.findings
+        if measure.frames:
+            offset = settings.convention.frame_offset
+            frames = len(measure.frames)
+            findings += short_rules(measure.scene, frames, settings.num_frames, settings.frame_stride, offset)
+    findings += convention_rules(verdict, verdicts, measures, settings.convention)
+    findings += depth_rules(measures, verdict.convention)
+    findings += identical_rules(measures)
+    findings += size_rules(measures)
+    path = None if metadata_path is None else Path(metadata_path)
+    ordered = by_severity(findings)
+    return DatasetCheck(base, path, settings, measures, verdicts, verdict, ordered, prints, seconds, workers)
+
+
+def _unlisted(on_disk: Sequence[str], listed: Sequence[str]) -> list[Finding]:
+    missing = sorted(set(on_disk) - set(listed))
+    if not missing:
+        return []
+    names = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+    return [
+        Finding("note", "scene_unlisted", f"{len(missing)} scenes are not in the CSV and were not checked: {names}")
+    ]
+
+
+def _incomplete(base: Path, listed: Sequence[str]) -> Iterator[Finding]:
+    """Folders that hold some of a scene's three folders but not all, where no row speaks of them anyway."""
+    for name, folders, _ in os.walk(base):
+        folder = Path(name)
+        there = [kind for kind in SUFFIXES if kind in folders]
+        scene = folder.relative_to(base).as_posix()
+        if there and not is_scene(folder) and scene not in listed:
+            missing = ", ".join(kind for kind in SUFFIXES if kind not in there)
+            message = f"{folder}: holds {', '.join(there)} but not {missing}; a scene holds {_kinds()}"
+            yield Finding("error", "scene_incomplete", message, scene, str(folder))
+        folders[:] = [] if there else [each for each in folders if not each.startswith(".")]
+
+
+def _kinds() -> str:
+    return " and ".join(", ".join(f"{kind}/" for kind in SUFFIXES).rsplit(", ", 1))
+
+
+def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> Iterator[SceneMeasure]:
+    bar = tqdm(total=len(scenes), unit="scene", desc="reading", disable=not progress)
+    begin, read = time.perf_counter(), 0
+    with bar:
+        for measure in _in_processes(base, scenes, workers):
+            read += measure.read_bytes
+            bar.set_postfix_str(f"{read / 1e6 / max(time.perf_counter() - begin, 1e-6):.0f} MB/s", refresh=False)
+            bar.update()
+            yield measure
+
+
+def _in_processes(base: Path, scenes: Sequence[str], workers: int) -> Iterator[SceneMeasure]:
+    if workers == 1:
+        yield from (_measure(base, scene) for scene in scenes)
+        return
+    # A forked worker starts at once; a fresh one would import torch first, for longer than many a check takes.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context) as pool:
+        futures = [pool.submit(_measure, base, scene) for scene in scenes]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _measure(base: Path, scene: str) -> SceneMeasure:
+    measure = measure_scene(base, scene)
+    measure.findings += scene_rules(measure)
+    measure.paths = {}  # of no more use, and by far the largest part to hand over
+    return measure
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

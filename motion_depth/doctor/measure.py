@@ -1,0 +1,313 @@
+"""Reads every file of a scene once, in order, and keeps numbers: a few frames at a time are in memory.
+
+Every frame gives a row of a table. Of each of SEGMENTS parts of the scene, the frame in which most moves, and most
+changes its motion, is weighed for the motion convention.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motion_depth.doctor.depth import DepthFrame, PlaneFit, describe, fit_planes
+from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
+from motion_depth.findings import Finding
+from motion_depth.scenes import (
+    DEPTH,
+    MOTION,
+    RGB,
+    list_scene,
+    picture_size,
+    read_motion,
+    read_raw_depth,
+    read_rgb,
+)
+
+SEGMENTS = 12
+GRID_PIXELS = 10_000  # of a frame, that statistics are taken over; the grid moves from frame to frame
+CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
+CHANGED_DEPTH = 0.01  # as a share of the distance
+MOVING_PIXELS = 0.5  # a pixel moves if its vector is longer than this, in pixels a frame
+THUMBNAIL = 96  # largest side, pixels
+# Speeds are counted in bins of equal ratio, SPEED_BINS to the factor two, from SLOWEST on; bin 0 holds slower ones.
+SLOWEST, SPEED_BINS, SPEED_RANGE = 2.0**-12, 8, 28
+SHOWN_FAILURES = 3  # unreadable files of one kind that are named one by one
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One frame, made small: rgb (h, w, 3) uint8, motion (h, w, 2) float32 as on disk, depth (h, w) float32."""
+
+    frame: int
+    rgb: NDArray
+    motion: NDArray
+    depth: NDArray
+
+
+@dataclass
+class SceneMeasure:
+    """What one scene's files say.
+
+    Attributes:
+        scene: folder as `find_scenes` names it, or as asked for.
+        findings: what is wrong with files, found on the way.
+        paths: by kind and frame number.
+        height, width: of the pictures; 0 if none is readable.
+        read_bytes: sum of the sizes of the files read.
+        frames: numbers of all frames that have a file, ascending.
+        table: per frame, NaN where a file was not readable. brightest, darkest: of the picture, 0 to 255. picture_changed:
+            share of pixels that differ from the previous frame's. picture_same: 1 if no pixel does. motion: mean length
+            of the vectors on disk. motion_same: 1 if no vector differs. motion_bad: vectors that are not finite.
+            moving_<unit>: share of pixels that move if the files are in that unit. depth_changed, depth_same: as for
+            pictures. The others are DepthFrame's.
+        speeds: vectors per bin of speed, (2, bins): read as pixels, read as shares of the picture's size.
+        evidence: for the motion convention.
+        planes: of a frame in the middle; None if its depth is not readable.
+        digest: equal for scenes with equal pictures; "" if not all are readable.
+        thumbnail: None if no frame is readable in all its parts.
+    """
+
+    scene: str
+    findings: list[Finding] = field(default_factory=list)
+    paths: dict[str, dict[int, Path]] = field(default_factory=dict)
+    height: int = 0
+    width: int = 0
+    read_bytes: int = 0
+    frames: tuple[int, ...] = ()
+    table: dict[str, NDArray] = field(default_factory=dict)
+    speeds: NDArray = field(default_factory=lambda: np.zeros((2, SPEED_BINS * SPEED_RANGE + 1), np.int64))
+    evidence: list[Evidence] = field(default_factory=list)
+    planes: PlaneFit | None = None
+    digest: str = ""
+    thumbnail: Thumbnail | None = None
+
+
+@dataclass
+class _Frame:
+    """A frame's files, None where one is missing or not readable, and what they hold on the grid."""
+
+    number: int
+    rgb: NDArray | None
+    motion: NDArray | None
+    depth: NDArray | None
+
+    @property
+    def whole(self) -> bool:
+        return self.rgb is not None and self.motion is not None and self.depth is not None
+
+
+def measure_scene(base_path: str | Path, scene: str) -> SceneMeasure:
+    """Read a scene. What is wrong with it becomes findings, never an exception."""
+    measure = SceneMeasure(scene)
+    measure.paths, measure.findings = list_scene(base_path, scene)
+    if not measure.paths.get(RGB):
+        return measure
+    try:
+        measure.height, measure.width = picture_size(next(iter(measure.paths[RGB].values())))
+    except ValueError as error:
+        measure.findings.append(_unreadable(measure, RGB, next(iter(measure.paths[RGB].values())), error))
+        return measure
+    measure.frames = tuple(sorted(set().union(*measure.paths.values())))
+    _SceneReader(measure).read()
+    return measure
+
+
+class _SceneReader:
+    """The pass over one scene's files."""
+
+    def __init__(self, measure: SceneMeasure):
+        self.measure = measure
+        self.failures: dict[str, list[Finding]] = {RGB: [], MOTION: [], DEPTH: []}
+        self.recent: dict[int, _Frame] = {}
+        self.rows: list[dict[str, float]] = []
+        self.rng = np.random.default_rng(0)
+        self.step = max(1, round((measure.height * measure.width / GRID_PIXELS) ** 0.5))
+        self.best: tuple[float, Window] | None = None
+        self.thumbnail_score = -1.0
+        self.digest = hashlib.blake2b(digest_size=16)
+
+    def read(self) -> None:
+        measure = self.measure
+        segment = 0
+        for position, number in enumerate(measure.frames):
+            frame = self._read_frame(number)
+            self.recent = {n: f for n, f in self.recent.items() if n >= number - 1 - max(BASELINES)} | {number: frame}
+            self._forget_motion(number)
+            self.rows.append(self._row(frame, self.recent.get(number - 1)))
+            self._consider(number - 1)
+            if position == len(measure.frames) // 2:
+                self._look_at_middle(frame)
+            if position * SEGMENTS // len(measure.frames) > segment or position == len(measure.frames) - 1:
+                segment = position * SEGMENTS // len(measure.frames)
+                self._weigh_best()
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        measure.table = {name: np.array([row.get(name, np.nan) for row in self.rows]) for name in names}
+        measure.findings += [finding for kind in self.failures for finding in self._shorten(self.failures[kind])]
+        if not self.failures[RGB]:
+            measure.digest = self.digest.hexdigest()
+
+    def _read_frame(self, number: int) -> _Frame:
+        first = number == self.measure.frames[0]
+        rgb = self._read_file(RGB, number, lambda *place: np.asarray(read_rgb(*place)))
+        motion = self._read_file(MOTION, number, read_motion, may_be_anything=first)
+        return _Frame(number, rgb, motion, self._read_file(DEPTH, number, read_raw_depth))
+
+    def _read_file(
+        self, kind: str, number: int, reader: Callable[..., NDArray], may_be_anything: bool = False
+    ) -> NDArray | None:
+        path = self.measure.paths[kind].get(number)
+        if path is None:
+            return None
+        try:
+            array = reader(path, self.measure.height, self.measure.width)
+            self.measure.read_bytes += path.stat().st_size
+        except (ValueError, OSError) as error:
+            if not may_be_anything:  # the first frame has no frame before it
+                self.failures[kind].append(_unreadable(self.measure, kind, path, error))
+            return None
+        return array
+
+    def _shorten(self, failures: list[Finding]) -> list[Finding]:
+        """The first few, and how many more there are."""
+        if len(failures) <= SHOWN_FAILURES + 1:
+            return failures
+        more = failures[SHOWN_FAILURES:]
+        folder = Path(more[0].path).parent
+        message = (
+            f"{folder}: {len(more)} more files like these, {Path(more[0].path).name} to {Path(more[-1].path).name}"
+        )
+        return [*failures[:SHOWN_FAILURES], Finding("error", more[0].code, message, self.measure.scene, str(folder))]
+
+    def _forget_motion(self, number: int) -> None:
+        """Only three frames' motion is needed; it is by far the largest part."""
+        if old := self.recent.get(number - 3):
+            old.motion = None
+
+    # ------------------------------------------------------------------------------------------- the table's rows
+
+    def _grid(self, array: NDArray, number: int) -> NDArray:
+        """The pixels of a frame that its statistics are taken over."""
+        top, left = number % self.step, number // self.step % self.step
+        return array[top :: self.step, left :: self.step]
+
+    def _row(self, frame: _Frame, before: _Frame | None) -> dict[str, float]:
+        row: dict[str, float] = {}
+        before = before or _Frame(-1, None, None, None)
+        if frame.rgb is not None:
+            row |= self._picture_row(frame.rgb, before.rgb, frame.number)
+        if frame.motion is not None and frame.number != self.measure.frames[0]:
+            row |= self._motion_row(frame.motion, before.motion, frame.number)
+        if frame.depth is not None:
+            row |= self._depth_row(frame.depth, before.depth, frame.number)
+        return row
+
+    def _picture_row(self, rgb: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
+        grid = np.ascontiguousarray(self._grid(rgb, number))
+        self.digest.update(grid)
+        row = {"brightest": float(grid.max()), "darkest": float(grid.min())}
+        if before is not None:
+            earlier = self._grid(before, number)
+            difference = np.maximum(grid, earlier) - np.minimum(grid, earlier)
+            red, green, blue = np.moveaxis(difference > CHANGED_LEVELS, -1, 0)
+            row["picture_changed"] = float((red | green | blue).mean())
+            row["picture_same"] = float(not difference.any() and np.array_equal(rgb, before))
+        return row
+
+    def _motion_row(self, motion: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
+        x, y = np.ascontiguousarray(np.moveaxis(self._grid(motion, number), -1, 0), np.float32)
+        # Looking at the whole file is several times faster than at two of its four channels.
+        whole = motion if motion.base is None else motion.base
+        with np.errstate(over="ignore", invalid="ignore"):
+            bad = 0 if np.isfinite(whole.sum()) else np.count_nonzero(~np.isfinite(motion).all(axis=-1))
+        lengths = [np.hypot(x, y), np.hypot(x * self.measure.width, y * self.measure.height)]
+        for kind, length in enumerate(lengths):
+            counted = _speed_bin(length[np.isfinite(length)])
+            self.measure.speeds[kind] += np.bincount(counted, minlength=self.measure.speeds.shape[1])
+        moving = {"pixels": lengths[0], "normalized": lengths[1], "ndc": lengths[1] / 2}
+        row = {f"moving_{unit}": float((length > MOVING_PIXELS).mean()) for unit, length in moving.items()}
+        mean = float(np.nanmean(np.where(np.isfinite(lengths[0]), lengths[0], 0.0)))
+        row |= {"motion": mean or float(whole.any() and motion.any()), "motion_bad": float(bad)}
+        if before is not None and row["motion"]:
+            same_grid = np.array_equal(self._grid(motion, number), self._grid(before, number))
+            row["motion_same"] = float(same_grid and np.array_equal(motion, before))
+        return row
+
+    def _depth_row(self, depth: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
+        grid = self._grid(depth, number)
+        row = vars(describe(grid if (grid > 0).any() else depth)).copy()
+        if before is not None:
+            earlier = self._grid(before, number)
+            with np.errstate(invalid="ignore"):
+                changed = ~(np.abs(grid - earlier) <= CHANGED_DEPTH * np.abs(earlier)) & ~(grid == earlier)
+            changed &= ~(np.isnan(grid) & np.isnan(earlier))
+            row["depth_changed"] = float(changed.mean())
+            row["depth_same"] = float(not changed.any() and np.array_equal(depth, before, equal_nan=True))
+        return row
+
+    # ------------------------------------------------------------------------------------- evidence and thumbnail
+
+    def _consider(self, number: int) -> None:
+        """Keep the window around a frame if more moves in it than in the others of its segment."""
+        around = [self.recent.get(number + k) for k in (-1, 0, 1)]
+        # The first frame's motion means nothing.
+        if any(frame is None or not frame.whole for frame in around) or number - 1 <= self.measure.frames[0]:
+            return
+        score = self._motion_score([self._grid(frame.motion, number)[::2, ::2] for frame in around])
+        if score > 0 and (self.best is None or score > self.best[0]):
+            there = {
+                number - n: frame for n, frame in self.recent.items() if frame.whole or number - n not in (-1, 0, 1)
+            }
+            self.best = (
+                score,
+                Window(
+                    rgb={k: f.rgb for k, f in there.items() if k in (0, *BASELINES) and f.rgb is not None},
+                    motion={k: there[k].motion for k in (-1, 0, 1)},
+                    depth={k: f.depth for k, f in there.items() if f.depth is not None},
+                ),
+            )
+            if score > self.thumbnail_score:
+                self.thumbnail_score = score
+                self.measure.thumbnail = self._thumbnail(self.recent[number])
+
+    @staticmethod
+    def _motion_score(grids: list[NDArray]) -> float:
+        earlier, now, later = (np.where(np.isfinite(grid), grid, np.float32(0)) for grid in grids)
+        parts = (now, now - earlier, later - now)
+        return float(sum(np.abs(part).sum(dtype=np.float64) for part in parts))
+
+    def _weigh_best(self) -> None:
+        if self.best is not None and (evidence := weigh(self.best[1], self.rng)):
+            self.measure.evidence.append(evidence)
+        self.best = None
+
+    def _look_at_middle(self, frame: _Frame) -> None:
+        if frame.depth is not None:
+            self.measure.planes = fit_planes(frame.depth)
+        if frame.whole and self.measure.thumbnail is None:
+            self.measure.thumbnail = self._thumbnail(frame)
+
+    def _thumbnail(self, frame: _Frame) -> Thumbnail:
+        step = -(-max(self.measure.height, self.measure.width) // THUMBNAIL)
+        small = (array[step // 2 :: step, step // 2 :: step].copy() for array in (frame.rgb, frame.motion, frame.depth))
+        return Thumbnail(frame.number, *small)
+
+
+def _unreadable(measure: SceneMeasure, kind: str, path: Path, error: Exception) -> Finding:
+    message = str(error) if isinstance(error, ValueError) else f"{path}: not readable ({error})"
+    return Finding("error", f"{kind}_file", message, measure.scene, str(path))
+
+
+def _speed_bin(speeds: NDArray) -> NDArray:
+    with np.errstate(divide="ignore"):
+        bins = np.floor(np.log2(speeds / SLOWEST) * SPEED_BINS) + 1
+    return np.clip(bins, 0, SPEED_BINS * SPEED_RANGE).astype(np.int64)
+
+
+def speed_of_bin(position: NDArray | float) -> NDArray | float:
+    """The speed at a place in the bins: bin b, from 1 on, reaches from speed_of_bin(b) to speed_of_bin(b + 1)."""
+    return SLOWEST * 2.0 ** ((position - 1) / SPEED_BINS)

@@ -1,0 +1,118 @@
+"""The check that training makes before it starts: every scene's file names, and the headers of its files.
+
+Thousands of scenes take seconds: a file of the same size as one whose header was read is taken to be like it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from motion_depth.findings import Finding
+from motion_depth.scenes import DEPTH, MOTION, RGB, check_header, list_scene, picture_size
+
+THREADS = 16  # they wait for the disk, or for a server
+
+
+def quick_check(
+    base_path: str | Path,
+    scenes: Sequence[str],
+    num_frames: int | None = None,
+    frame_stride: int | Literal["auto"] = "auto",
+    frame_offset: int = 0,
+) -> list[Finding]:
+    """All problems of scenes, in the order given.
+
+    Args:
+        base_path: folder of the scenes.
+        scenes: the CSV's `video` column; a scene's place in it is its findings' row, counted from 1.
+        num_frames, frame_stride: of a clip; scenes too short for one are found. None: do not look.
+        frame_offset: of the motion convention, see `MotionConvention`.
+    """
+
+    def check(row: int, scene: str) -> list[Finding]:
+        found = _check_scene(base_path, scene, frame_offset)
+        frames = next((len(files) for files in found.files.values()), 0)
+        if frames and num_frames is not None:
+            found.findings += short_rules(scene, frames, num_frames, frame_stride, frame_offset)
+        return [replace(finding, row=row) for finding in found.findings]
+
+    rows = {scene: row for row, scene in reversed(list(enumerate(scenes, start=1)))}  # a scene's first row
+    with ThreadPoolExecutor(THREADS) as pool:
+        checked = pool.map(lambda item: check(item[1], item[0]), sorted(rows.items(), key=lambda item: item[1]))
+        return [finding for findings in checked for finding in findings]
+
+
+def windows(frames: int, num_frames: int, frame_stride: int | Literal["auto"], frame_offset: int) -> tuple[int, int]:
+    """Stride and number of distinct clips of a scene with so many frames; (0, 0) if it is too short."""
+    usable = frames - max(0, frame_offset)  # the last frame's motion would lie in a file after the last
+    longest = (usable - 1) // (num_frames - 1)
+    stride = longest if frame_stride == "auto" else frame_stride
+    return (stride, usable - (num_frames - 1) * stride) if 1 <= stride <= longest else (0, 0)
+
+
+def short_rules(
+    scene: str, frames: int, num_frames: int, frame_stride: int | Literal["auto"], frame_offset: int
+) -> Iterator[Finding]:
+    if windows(frames, num_frames, frame_stride, frame_offset) == (0, 0):
+        stride = 1 if frame_stride == "auto" else frame_stride
+        needed = (num_frames - 1) * stride + 1 + max(0, frame_offset)
+        message = (
+            f"{scene}: found {frames} frames, expected at least {needed} for a clip of {num_frames} frames (--num_frames) "
+            f"at stride {stride}"
+        )
+        yield Finding("error", "scene_short", message, scene)
+
+
+class _Checked:
+    def __init__(self, base_path: str | Path, scene: str):
+        self.scene = scene
+        self.files, self.findings = list_scene(base_path, scene)
+
+    def header(self, kind: str, path: Path, size: tuple[int, int], note: str = "") -> bool:
+        """Read a file's header; note what is wrong with it. Returns whether it is as it should be."""
+        try:
+            check_header(kind, path, *size)
+        except (ValueError, OSError) as error:
+            self.findings.append(Finding("error", f"{kind}_file", f"{error}{note}", self.scene, str(path)))
+            return False
+        return True
+
+
+def _check_scene(base_path: str | Path, scene: str, frame_offset: int) -> _Checked:
+    checked = _Checked(base_path, scene)
+    if not checked.files.get(RGB):
+        return checked
+    first = next(iter(checked.files[RGB].values()))
+    try:
+        size = picture_size(first)
+    except (ValueError, OSError) as error:
+        checked.findings.append(Finding("error", f"{RGB}_file", str(error), scene, str(first)))
+        return checked
+    for kind in (RGB, MOTION, DEPTH):
+        files = list(checked.files[kind].values())
+        if kind == MOTION and frame_offset >= 0:
+            files = files[1:]  # the first frame has no frame before it: its motion may be anything
+        if files:
+            _check_headers(checked, kind, files, size)
+    return checked
+
+
+def _check_headers(checked: _Checked, kind: str, files: list[Path], size: tuple[int, int]) -> None:
+    lengths = {path: path.stat().st_size for path in files}
+    if kind == RGB:
+        chosen = {files[0], files[len(files) // 2], files[-1]} | {path for path in files if not lengths[path]}
+        for path in sorted(chosen):
+            checked.header(kind, path, size)
+        return
+    usual = Counter(lengths.values()).most_common(1)[0][0]
+    alike = [path for path in files if lengths[path] == usual]
+    note = f" ({len(alike)} files of this size)" if len(alike) > 1 else ""
+    checked.header(kind, alike[0], size, note)
+    for path in files:
+        if lengths[path] != usual:
+            checked.header(kind, path, size)

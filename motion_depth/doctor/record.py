@@ -1,0 +1,147 @@
+"""What a check found, kept beside the CSV, so that training can refuse flags that contradict it.
+
+`my_metadata.csv` has its record in `my_metadata.check.json`. For each scene it holds a fingerprint of the motion files
+(names, sizes, times of change): where one differs, the files are not those that were checked, and the record is not
+used. A CSV that lists some of the scenes, such as my_metadata_train.csv, is served by any record beside it that knows
+them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from motion_depth.doctor.convention import Verdict, flags
+from motion_depth.doctor.dataset_rules import all_flags
+from motion_depth.motion import MotionConvention
+from motion_depth.scenes import MOTION
+
+SUFFIX = ".check.json"
+VERSION = 1
+THREADS = 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a check said about scenes.
+
+    convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share of
+    the change at moving pixels that `convention` explains. scenes: how many were checked. errors, warnings: how many
+    findings. path: of the record. checked: when, ISO 8601.
+    """
+
+    convention: MotionConvention | None
+    fitting: tuple[MotionConvention, ...]
+    explained: float
+    scenes: int
+    errors: int
+    warnings: int
+    path: Path
+    checked: str
+
+
+def record_path(metadata_path: str | Path) -> Path:
+    path = Path(metadata_path)
+    return path.with_name(path.stem + SUFFIX)
+
+
+def fingerprint(base_path: str | Path, scene: str) -> str:
+    """Of a scene's motion files as they lie there; "" if they cannot be listed."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with os.scandir(Path(base_path) / scene / MOTION) as entries:
+            files = sorted((entry.name, entry.stat().st_size, int(entry.stat().st_mtime)) for entry in entries)
+    except OSError:
+        return ""
+    digest.update(json.dumps(files).encode())
+    return digest.hexdigest()
+
+
+def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]:
+    names = list(dict.fromkeys(scenes))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(names, pool.map(lambda scene: fingerprint(base_path, scene), names), strict=True))
+
+
+def write_record(
+    metadata_path: str | Path, prints: Mapping[str, str], verdict: Verdict, errors: int, warnings: int
+) -> Path:
+    """Write the record of a check beside the CSV. prints: from `fingerprints`, taken before the files were read."""
+    path = record_path(metadata_path)
+    content = {
+        "version": VERSION,
+        "checked": datetime.now(UTC).isoformat(timespec="seconds"),
+        "convention": verdict.convention and asdict(verdict.convention),
+        "fitting": [asdict(each) for each in verdict.fitting],
+        "explained": round(verdict.explained, 4),
+        "errors": errors,
+        "warnings": warnings,
+        "scenes": dict(prints),
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Iterable[str]) -> Record | None:
+    """The newest record beside the CSV that is about these scenes and these very files; None if there is none."""
+    needed = list(dict.fromkeys(scenes))
+    found = []
+    for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
+        content = _read(path)
+        if content is not None and set(needed) <= content["scenes"].keys():
+            found.append((content["checked"], path, content))
+    if not found:
+        return None
+    prints = fingerprints(base_path, needed)
+    for _, path, content in sorted(found, key=lambda each: each[0], reverse=True):
+        if all(prints[scene] and content["scenes"][scene] == prints[scene] for scene in needed):
+            return _record(path, content)
+    return None
+
+
+def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
+    """Why flags contradict a recorded check, with the flags to pass; None if they do not."""
+    if record is None or record.convention is None or convention in record.fitting:
+        return None
+    measured = flags(record.convention) or all_flags(record.convention)
+    given = flags(convention) or "the documented convention (no --motion_... flag)"
+    return (
+        f"the check of this dataset ({record.path}, {record.checked}) measured another motion convention than {given}: "
+        f"{measured} explains {record.explained:.0%} of what changes at moving pixels. Pass {measured}"
+    )
+
+
+def _read(path: Path) -> dict | None:
+    """A record's content; None if it is not one of this version."""
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != VERSION or not isinstance(content["scenes"], dict):
+            return None
+        _record(path, content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return content
+
+
+def _record(path: Path, content: dict) -> Record:
+    return Record(
+        convention=MotionConvention(**content["convention"]) if content["convention"] else None,
+        fitting=tuple(MotionConvention(**each) for each in content["fitting"]),
+        explained=float(content["explained"]),
+        scenes=len(content["scenes"]),
+        errors=int(content["errors"]),
+        warnings=int(content["warnings"]),
+        path=path,
+        checked=str(content["checked"]),
+    )
