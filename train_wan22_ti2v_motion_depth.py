@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -38,7 +38,7 @@ from motion_depth.assemble import (
     read_head_config,
     read_statistics,
 )
-from motion_depth.batch import Batch, Sample, pack_targets, reduce_item
+from motion_depth.batch import Batch, Sample, reduce_item
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
@@ -48,15 +48,15 @@ from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
 from motion_depth.run import STATE_FILE, Run, build_optimizer
 from motion_depth.settings import check_settings, differences, plain, to_int
-from motion_depth.source import fill_caches, make_cache, read_samples
-from motion_depth.statistics import Statistics, measure
+from motion_depth.source import fill_caches, make_cache, measure_statistics, read_samples
+from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog, start_tracking
 from motion_depth.training_state import named_trainable
 from motion_depth.validation import Validation, share_of
-from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, count_operations, load_pipeline
+from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, load_pipeline
 from motion_depth.weights import WanFiles, check_lora_targets, check_weights
 
-STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
 DEFAULT_MIXTURE = {
     1: "1,1,1",
     2: "0,0,1",
@@ -110,7 +110,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--learning_rate", type=float, default=1e-4, help="of the heads")
     add("--lora_learning_rate", type=float, default=1e-4, help="stage 2: of the LoRA")
     add("--weight_decay", type=float, default=0.01, help="of AdamW; 0: off")
-    add("--lr_scheduler", default="constant_with_warmup", help="name of a transformers schedule, such as cosine")
+    add("--lr_scheduler", choices=SCHEDULES, default="constant_with_warmup", help="of both learning rates")
     add("--lr_warmup_steps", type=int, default=100, help="optimizer updates until the full learning rate; 0: off")
     add("--max_grad_norm", type=float, default=1.0, help="gradient clipping; 0: off")
     add("--num_epochs", type=int, default=10, help="epochs of scenes x dataset_repeat clips")
@@ -192,16 +192,6 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConf
     return config
 
 
-def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
-    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
-    found = [None]
-    if accelerator.is_main_process:
-        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
-        step = max(1, len(scenes) // STATISTICS_SCENES)
-        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
-    return broadcast_object_list(found)[0]
-
-
 def prepare_data(
     args: argparse.Namespace,
     accelerator: Accelerator,
@@ -252,32 +242,6 @@ def build_model(
     return model.to(device)
 
 
-def print_plan(
-    args: argparse.Namespace,
-    accelerator: Accelerator,
-    dataset: MotionDepthDataset,
-    model: MotionDepthModel,
-    statistics: Statistics,
-    start: int,
-    total: int,
-) -> None:
-    """What is about to run, in numbers."""
-    updates = math.ceil(total / args.gradient_accumulation_steps)
-    latents = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
-    operations = count_operations(model, latents)
-    trained = sum(parameter.numel() for parameter in named_trainable(model).values())
-    where = f"{accelerator.num_processes} x {accelerator.device.type}, precision {args.mixed_precision}"
-    accelerator.print(
-        f"stage {args.stage} on {where}\n"
-        f"data: {len(dataset.data)} scenes, {len(dataset)} clips an epoch, "
-        f"{statistics.moving_share:.1%} of pixels move, median depth {math.exp(statistics.log_depth):.3g} m\n"
-        f"run: iterations {start} to {total} of {accelerator.num_processes * args.batch_size} clips, "
-        f"{updates} optimizer updates, results in {args.output_path}\n"
-        f"model: trains {trained:,} parameters; DiT forward {operations['dit'] / 1e12:.3g} TFLOP, "
-        f"heads {operations['heads'] / 1e12:.3g} TFLOP ({operations['heads'] / operations['dit']:.1%})"
-    )
-
-
 def step_losses(
     args: argparse.Namespace, model: torch.nn.Module, batch: Batch, statistics: Statistics
 ) -> dict[str, Tensor]:
@@ -318,7 +282,6 @@ def train(args: argparse.Namespace) -> None:
     source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
     model = build_model(args, dit, accelerator.device, statistics, config, resumed)
-    print_plan(args, accelerator, dataset, model, statistics, start, total)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
     updates = math.ceil(total / args.gradient_accumulation_steps)
     scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
@@ -328,6 +291,9 @@ def train(args: argparse.Namespace) -> None:
     )
     if resumed is not None:
         run.restore(resumed)
+    grid = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
+    accelerator.print(f"stage {args.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
+    accelerator.print(run.describe(start, total, updates, grid))
     if args.use_wandb:
         run.wandb_id = start_tracking(accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id)
     dtype = dit.patch_embedding.weight.dtype

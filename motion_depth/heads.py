@@ -181,9 +181,8 @@ def coordinates(h: int, w: int, like: Tensor, octaves: int = COORDINATE_OCTAVES)
 class ResidualConv(nn.Module):
     """Two 3x3(x3) convolutions with pre-activation and a skip, in 2 or 3 dimensions (DPT's residual unit).
 
-    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away; with group norms in
-    its place heads stay at zero motion for hundreds of steps. It starts as the identity instead (the second
-    convolution is zero), which keeps training stable without norms (Fixup, Zhang et al. 2019).
+    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away. It starts as the
+    identity instead (the second convolution is zero), which helps training without norms (Fixup, Zhang et al. 2019).
     """
 
     def __init__(self, channels: int, dims: int):

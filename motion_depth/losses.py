@@ -19,8 +19,8 @@ from torch import Tensor
 
 MOVING_PIXELS = 0.5  # a pixel moves if its true motion is longer than this, in pixels of the clip
 # Shares of the mean speed below which a motion error counts squared. On moving pixels a linear loss has its minimum at
-# no motion for as long as the direction is unclear, and heads stay there for hundreds of steps. On static ones a linear
-# loss brings the prediction down to zero, but one that is linear from the start (0.05) holds the moving ones there too.
+# no motion for as long as the direction is unclear, which a squared one leaves sooner. On static ones the share is
+# smaller, so that the prediction comes down to zero there.
 MOVING_EPSILON, STATIC_EPSILON = 0.5, 0.2
 GRADIENT_SCALES = (1, 2, 4, 8)  # pixels between the two ends of a depth gradient
 DEPTH_TERM_WEIGHTS = {"log_error": 0.8, "gradient": 0.1, "background": 0.1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog
 from motion_depth.training_state import capture, named_trainable, restore
 from motion_depth.validation import Validation, log_validation
-from motion_depth.wan import MotionDepthModel
+from motion_depth.wan import MotionDepthModel, count_operations
 
 STATE_FILE = "training_state.safetensors"
 
@@ -79,6 +80,25 @@ class Run:
         restore(self.model, self.optimizer, tensors)
         self.scheduler.load_state_dict(saved["scheduler"])
         self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
+
+    def describe(self, start: int, total: int, updates: int, grid: tuple[int, int, int]) -> str:
+        """What is about to run, in numbers.
+
+        Args:
+            start, total: iterations. updates: of the optimizer. grid: (f, h, w) of the DiT's tokens.
+        """
+        device, precision = self.accelerator.device.type, self.accelerator.mixed_precision
+        operations, statistics = count_operations(self.model, grid), self.statistics
+        trained = sum(parameter.numel() for parameter in named_trainable(self.model).values())
+        heads = sum(parameter.numel() for parameter in self.model.heads.parameters())
+        dit = sum(parameter.numel() for parameter in self.model.dit.parameters())
+        return (
+            f"data: {statistics.moving_share:.1%} of pixels move, median depth {math.exp(statistics.log_depth):.3g} m\n"
+            f"run: iterations {start} to {total} of {self.clips} clips, {updates} optimizer updates, on "
+            f"{self.accelerator.num_processes} x {device}, precision {precision}; results in {self.output_path}\n"
+            f"model: heads {heads:,} and DiT {dit:,} parameters, {trained:,} of them trained; a forward takes "
+            f"{operations['heads'] / 1e12:.3g} and {operations['dit'] / 1e12:.3g} TFLOP"
+        )
 
     def require_gradients(self) -> None:
         """Raises ValueError if a trainable tensor has received no gradient."""

@@ -11,13 +11,16 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import Dataset
 
-from motion_depth.batch import Sample
+from motion_depth.batch import Sample, pack_targets
 from motion_depth.cache import CachedDataset, ClipCache
 from motion_depth.data import MotionDepthDataset, raise_load_errors
 from motion_depth.encoding import encode_missing
 from motion_depth.loader import encode
+from motion_depth.statistics import Statistics, measure
 from motion_depth.wan import ClipEncoder, load_pipeline
 from motion_depth.weights import WanFiles
+
+STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
 
 
 def fill_caches(
@@ -69,3 +72,13 @@ def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncode
         encode([sample], encoder)
         samples.append(sample)
     return samples
+
+
+def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
+    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
+    found = [None]
+    if accelerator.is_main_process:
+        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
+        step = max(1, len(scenes) // STATISTICS_SCENES)
+        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
+    return broadcast_object_list(found)[0]

@@ -11,8 +11,8 @@ set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DEMO_DIR="${DEMO_DIR:-./demo}"
-TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-6}" # scenes of each kind to train on
-STAGE1_STEPS="${STAGE1_STEPS:-1500}"      # iterations
+TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
+STAGE1_STEPS="${STAGE1_STEPS:-1200}"      # iterations
 STAGE2_STEPS="${STAGE2_STEPS:-150}"
 
 # The stage scripts' settings for a small model and small clips
@@ -36,7 +36,7 @@ SECONDS=0
 
 scenes() { # $1 = train or heldout, $2 = seed, $3 = variations
     "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --seed "$2" --variations "$3" \
-        --height "$HEIGHT" --width "$WIDTH" --num_frames 21
+        --height "$HEIGHT" --width "$WIDTH" --num_frames 33
     "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
 }
 
@@ -52,11 +52,11 @@ export DATASET_BASE_PATH="$DEMO_DIR/train" DATASET_METADATA_PATH="$DEMO_DIR/trai
 export MODEL_BASE_PATH="$DEMO_DIR/tiny_wan" STAGE1_PATH="$DEMO_DIR/stage1"
 
 heading "Stage 1"
-OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-1e-3}" \
+OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-4e-4}" \
     bash "$ROOT/train_wan22_stage1_heads.sh"
 heading "Stage 2"
-OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-5e-4}" \
-    LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-5e-4}" bash "$ROOT/train_wan22_stage2_lora.sh"
+OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-1e-4}" \
+    LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-1e-4}" bash "$ROOT/train_wan22_stage2_lora.sh"
 
 heading "What the model knows of scenes that it was not trained on"
 if [[ ! -e "$DEMO_DIR/evaluation/metrics.json" ]]; then
