@@ -41,7 +41,7 @@ ALLOWED = {
     "run": {"assemble", "checkpoint", "statistics", "tracking", "training_state", "validation", "wan"},
     "scenes": {"findings"},
     "settings": set(),
-    "source": {"batch", "cache", "data", "encoding", "loader", "wan", "weights"},
+    "source": {"batch", "cache", "data", "encoding", "loader", "statistics", "wan", "weights"},
     "statistics": {"losses"},
     "tiny": {"tiny_vae"},
     "tiny_vae": set(),
