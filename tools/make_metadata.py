@@ -2,13 +2,21 @@
 
     python tools/make_metadata.py --dataset_base_path Sim_Physics --output data/my_metadata.csv
     python tools/make_metadata.py --dataset_base_path Sim_Physics --output data/my_metadata.csv --val_scenes 3
+    python tools/make_metadata.py --dataset_base_path Sim_Physics --output data/my_metadata.csv --check --report check
+    python tools/make_metadata.py --dataset_base_path Sim_Physics --dataset_metadata_path data/my_metadata.csv --check
 
 A scene is a folder, at any depth, that holds rgb/, motion_vectors/ and distance_to_camera/. Run again, it keeps the
 order of the rows, the prompts and every further column, and appends scenes that are new. `--val_scenes N` or
 `--val_fraction F` also write my_metadata_train.csv and my_metadata_val.csv from it, split by scene folder (env_0 and
 env_1 of one test are two scenes). Which scenes are held out depends on their names and `--seed` alone.
 
-Exit status: 0, or 2 with the reason on stderr; then nothing was written.
+`--check` reads every file of the CSV's scenes once and says what is wrong with them, which motion convention they
+follow, and which flags to pass to training; `--report DIR` writes it as DIR/report.html and DIR/report.json. The last
+line above checks a CSV as it is. What was measured is kept beside the CSV in my_metadata.check.json: training refuses
+flags that contradict it. Pass the flags that training will get: the check is for these.
+
+Exit status: 0; 1 if the check found an error or a warning; 2 with the reason on stderr if something could not be done:
+then no CSV was written.
 """
 
 from __future__ import annotations
@@ -19,11 +27,16 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth.prompts import make_prompt
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
+
+if TYPE_CHECKING:
+    from motion_depth.doctor.check import Settings
 
 
 def survey(base_path: Path) -> list[SceneIndex]:
@@ -169,7 +182,8 @@ def print_report(scenes: list[SceneIndex], rows: list[dict[str, str]], new: list
     print(f"{len(scenes)} scenes of {frames} frames, {', '.join(sizes)} (width x height); {len(new)} new")
 
 
-def run(args: argparse.Namespace) -> None:
+def write_list(args: argparse.Namespace) -> None:
+    """Writes the CSV, and its parts if asked for."""
     scenes = survey(args.dataset_base_path)
     if args.output.is_dir():
         raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
@@ -194,24 +208,108 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: {note}")
 
 
+def run(args: argparse.Namespace) -> int:
+    if (args.output is None) == (args.dataset_metadata_path is None):
+        raise ValueError("give one of --output, a CSV to write, and --dataset_metadata_path, a CSV to check as it is")
+    if args.report is not None and not args.check:
+        raise ValueError("--report: needs --check")
+    if args.output is None and not args.check:
+        raise ValueError("--dataset_metadata_path: needs --check; --output writes a CSV")
+    settings = check_settings(args) if args.check else None
+    problem = None
+    if args.output is not None:
+        try:
+            write_list(args)
+        except ValueError as error:
+            if settings is None:
+                raise
+            problem = error  # the check says what else is wrong
+    found = 0 if settings is None else check(args, settings)
+    if problem is not None:
+        raise problem
+    return found
+
+
+def check(args: argparse.Namespace, settings: Settings) -> int:
+    """Checks the scenes, prints and keeps what was found. Returns the exit status."""
+    from motion_depth.doctor.check import check_dataset
+    from motion_depth.doctor.record import write_record
+    from motion_depth.doctor.text import text_lines
+
+    metadata_path = args.dataset_metadata_path or (args.output if args.output.is_file() else None)
+    count_tokens = token_counter(args.tokenizer_path) if args.tokenizer_path else None
+    checked = check_dataset(
+        args.dataset_base_path, metadata_path, settings, args.workers, sys.stderr.isatty(), count_tokens
+    )
+    for line in text_lines(checked):
+        print(line)
+    errors, warnings = checked.count("error"), checked.count("warning")
+    if metadata_path is not None:
+        print(f"kept in {write_record(metadata_path, checked.prints, checked.verdict, errors, warnings)}")
+    if args.report is not None:
+        from motion_depth.doctor.report import write_report
+
+        page, _ = write_report(checked, args.report)
+        print(f"report: {page}")
+    return 1 if errors or warnings else 0
+
+
+def check_settings(args: argparse.Namespace) -> Settings:
+    """The flags of training that the check is for. Raises ValueError naming the flag."""
+    from motion_depth.doctor.check import Settings  # torch comes with it, which listing scenes can do without
+    from motion_depth.motion import MotionConvention
+
+    if args.num_frames < 5 or args.num_frames % 4 != 1:
+        raise ValueError(f"--num_frames: found {args.num_frames}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    if args.frame_stride != "auto" and not (args.frame_stride.isdecimal() and int(args.frame_stride) > 0):
+        raise ValueError(f"--frame_stride: found {args.frame_stride}, expected a whole number from 1 on, or auto")
+    stride = "auto" if args.frame_stride == "auto" else int(args.frame_stride)
+    convention = MotionConvention(
+        args.motion_units, args.motion_direction, args.motion_y_axis, args.motion_frame_offset
+    )
+    return Settings(args.num_frames, stride, convention)
+
+
+def token_counter(folder: Path) -> Callable[[str], int]:
+    """How many tokens a prompt has, the end included. Raises ValueError if there is no tokenizer."""
+    from transformers import AutoTokenizer  # takes seconds to import
+
+    if not folder.is_dir():
+        raise ValueError(f"--tokenizer_path {folder}: there is no such folder")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return lambda prompt: len(tokenizer(prompt).input_ids)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_base_path", type=Path, required=True, help="folder that holds the scenes")
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write, or to bring up to date")
+    parser.add_argument("--output", type=Path, help="CSV to write, or to bring up to date")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--val_scenes", type=int, help="hold out this many scenes; default: no split")
     held_out.add_argument("--val_fraction", type=float, help="hold out this share of the scenes; default: no split")
     parser.add_argument("--seed", type=int, default=0, help="which scenes are held out")
+    check = parser.add_argument_group("check", "the flags that training will get, and what only the check needs")
+    add = check.add_argument
+    add("--check", action="store_true", help="read every file and say what is wrong; default: only list the scenes")
+    add("--dataset_metadata_path", type=Path, help="CSV to check as it is, instead of --output")
+    add("--report", type=Path, metavar="DIR", help="folder for report.html and report.json; default: none")
+    add("--num_frames", type=int, default=49, help="frames of a clip, 4k+1")
+    add("--frame_stride", default="auto", help="rendered frames per frame of a clip; auto: the largest that fits")
+    add("--motion_units", default="pixels", help="of the files: pixels, normalized (by size) or ndc (by half of it)")
+    add("--motion_direction", default="backward", help="backward (Replicator, x positive to the left) or forward")
+    add("--motion_y_axis", default="down", help="direction of y in motion_vectors as backward flow: down or up")
+    add("--motion_frame_offset", type=int, default=0, help="frame t's motion lies in file t + this: 0, 1 or -1")
+    add("--tokenizer_path", type=Path, help="tokenizer's folder, to count a prompt's tokens; default: estimate them")
+    add("--workers", type=int, help="processes that read; default: one for each core")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        run(parse_args(argv))
+        return run(parse_args(argv))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

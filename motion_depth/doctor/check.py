@@ -46,6 +46,7 @@ class DatasetCheck:
         measures: of the scenes, sorted by name. verdicts: on each scene's motion convention, by name.
         verdict: on the motion convention of all scenes together.
         findings: errors first.
+        prompts: by scene, the first of several.
         prints: fingerprints of the scenes as they were when the check began, see record.py.
         seconds: how long reading took. workers: processes that read.
     """
@@ -57,6 +58,7 @@ class DatasetCheck:
     verdicts: dict[str, Verdict]
     verdict: Verdict
     findings: list[Finding]
+    prompts: dict[str, str]
     prints: dict[str, str]
     seconds: float
     workers: int
@@ -92,10 +94,12 @@ def check_dataset(
     base, settings = Path(base_path), settings or Settings()
     on_disk = find_scenes(base)
     findings: list[Finding] = []
+    prompts: dict[str, str] = {}
     listed = on_disk
     if metadata_path is not None:
         rows, findings = check_rows(Path(metadata_path), count_tokens)
-        listed = sorted({str(PurePosixPath(row["video"])) for row in rows if row["video"]})
+        prompts = {str(PurePosixPath(row["video"])): row["prompt"] for row in reversed(rows) if row["video"]}
+        listed = sorted(prompts)
         findings += _unlisted(on_disk, listed)
     findings += _incomplete(base, listed)
     if not listed and not findings:
@@ -119,7 +123,7 @@ def check_dataset(
     findings += size_rules(measures)
     path = None if metadata_path is None else Path(metadata_path)
     ordered = by_severity(findings)
-    return DatasetCheck(base, path, settings, measures, verdicts, verdict, ordered, prints, seconds, workers)
+    return DatasetCheck(base, path, settings, measures, verdicts, verdict, ordered, prompts, prints, seconds, workers)
 
 
 def _unlisted(on_disk: Sequence[str], listed: Sequence[str]) -> list[Finding]:

@@ -16,8 +16,9 @@ from motion_depth.motion import MotionConvention
 
 MOVING_SHARE = 0.02  # of the pixels, in a typical frame: motion should then be explained by some convention
 # Depth must follow the motion: between a frame and the next, the distance found where a vector leads must differ less
-# than at the same pixel. A depth file of another frame must fit by this share better, in nearly every frame.
-DEPTH_OFFSET_BETTER, SURE = 0.1, 2.5
+# than at the same pixel. A depth file of another frame must fit by this share better, in most frames, that is by so
+# many standard errors.
+DEPTH_OFFSET_BETTER, SURE = 0.1, 1.5
 DEPTH_CHANGES = 0.005  # as a share of the distance, at moving pixels: less cannot be told
 
 
@@ -33,27 +34,27 @@ def convention_rules(
             "error",
             "convention",
             f"the motion files do not follow {describe(assumed)}: that explains "
-            f"{verdict.gains[CANDIDATES.index(assumed)]:.0%} of what changes at moving pixels, {describe(verdict.convention)} "
-            f"{verdict.explained:.0%}{_late(verdict.convention)}",
+            f"{verdict.gains[CANDIDATES.index(assumed)]:.0%} of what changes at moving pixels, "
+            f"{describe(verdict.convention)} {verdict.explained:.0%}{_late(verdict.convention)}",
             advice=f"Pass {flags(verdict.convention) or all_flags(verdict.convention)}",
         )
     elif verdict.unknown:
         names = " and ".join(f"--motion_{name}" for name in verdict.unknown)
         yield Finding("note", "convention_open", f"cannot tell {names}: {_why_open(verdict)}")
     for name, its in scenes.items():
-        if its.convention is not None and verdict.convention not in its.fitting and verdict.explained > 0:
+        if its.convention is not None and verdict.convention not in its.fitting:
             yield Finding(
                 "error",
                 "convention_differs",
-                f"{name}: its motion follows {describe(its.convention)} ({its.explained:.0%} explained), the other scenes' "
-                f"{describe(verdict.convention)}{_late(its.convention)}; one training run reads all in one way",
+                f"{name}: its motion follows {describe(its.convention)} ({its.explained:.0%} explained), the other "
+                f"scenes' {describe(verdict.convention)}{_late(its.convention)}; a training run reads all in one way",
                 scene=name,
                 advice="Convert this scene's files, or leave it out",
             )
 
 
 def describe(convention: MotionConvention) -> str:
-    """In words: "backward motion in pixels, y down, of the same frame"."""
+    """In words: "backward motion in pixels, y down, in the file of its frame"."""
     units = {
         "pixels": "pixels",
         "normalized": "shares of the picture's size",
@@ -116,9 +117,7 @@ def depth_rules(measures: Sequence[SceneMeasure], convention: MotionConvention |
             kinds[measure.planes.kind].append(measure)
     wrong, right = kinds["image_plane"], kinds["camera"]
     advice = "Export distance_to_camera, or multiply each pixel's depth by the length of its ray per unit of depth"
-    message = (
-        "distance to the image plane, not to the camera: flat surfaces are flat without regard to the field of view"
-    )
+    message = "distance to the image plane, not to the camera: flat surfaces are flat whatever the field of view"
     if len(wrong) > len(right):
         yield Finding("error", "depth_image_plane", f"depth is the {message} (in {len(wrong)} scenes)", advice=advice)
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.doctor.depth import DepthFrame, PlaneFit, describe, fit_planes
+from motion_depth.doctor.depth import PlaneFit, describe, fit_planes
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.findings import Finding
 from motion_depth.scenes import (
@@ -60,9 +60,10 @@ class SceneMeasure:
         height, width: of the pictures; 0 if none is readable.
         read_bytes: sum of the sizes of the files read.
         frames: numbers of all frames that have a file, ascending.
-        table: per frame, NaN where a file was not readable. brightest, darkest: of the picture, 0 to 255. picture_changed:
-            share of pixels that differ from the previous frame's. picture_same: 1 if no pixel does. motion: mean length
-            of the vectors on disk. motion_same: 1 if no vector differs. motion_bad: vectors that are not finite.
+        table: per frame, NaN where a file was not readable. brightest, darkest: of the picture, 0 to 255.
+            picture_changed: share of pixels that differ from the previous frame's. picture_same: 1 if no pixel does.
+            motion: mean length of the vectors on disk. motion_same: 1 if no vector differs, and not all are 0.
+            motion_bad: vectors that are not finite.
             moving_<unit>: share of pixels that move if the files are in that unit. depth_changed, depth_same: as for
             pictures. The others are DepthFrame's.
         speeds: vectors per bin of speed, (2, bins): read as pixels, read as shares of the picture's size.

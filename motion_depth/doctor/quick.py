@@ -62,8 +62,8 @@ def short_rules(
         stride = 1 if frame_stride == "auto" else frame_stride
         needed = (num_frames - 1) * stride + 1 + max(0, frame_offset)
         message = (
-            f"{scene}: found {frames} frames, expected at least {needed} for a clip of {num_frames} frames (--num_frames) "
-            f"at stride {stride}"
+            f"{scene}: found {frames} frames, expected at least {needed} for a clip of {num_frames} frames "
+            f"(--num_frames) at stride {stride}"
         )
         yield Finding("error", "scene_short", message, scene)
 

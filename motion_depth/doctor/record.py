@@ -31,9 +31,9 @@ THREADS = 16
 class Record:
     """What a check said about scenes.
 
-    convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share of
-    the change at moving pixels that `convention` explains. scenes: how many were checked. errors, warnings: how many
-    findings. path: of the record. checked: when, ISO 8601.
+    convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share
+    of the change at moving pixels that `convention` explains. scenes: how many were checked. errors, warnings: how
+    many findings. path: of the record. checked: when, ISO 8601.
     """
 
     convention: MotionConvention | None

@@ -135,6 +135,8 @@ def _all_zero(t: _Table) -> Iterator[Finding]:
 
 
 def _depth_rules(t: _Table) -> Iterator[Finding]:
+    if np.isnan(t["valid"]).all():  # none is readable
+        return
     empty = t["valid"] == 0
     if t.always(empty, "valid"):
         yield t.finding("depth_nothing", DEPTH, "no file holds a valid distance, finite and above 0")
