@@ -31,11 +31,13 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def library_table():
     """Every test finds and leaves the library's table of models as it was."""
-    before = list(MODEL_CONFIGS)
+    before, registered = list(MODEL_CONFIGS), dict(tiny._registered)
+    MODEL_CONFIGS[:] = [config for config in before if config not in registered.values()]
     tiny._registered.clear()
     yield
     MODEL_CONFIGS[:] = before
     tiny._registered.clear()
+    tiny._registered.update(registered)
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> WanVideoPipeline:
