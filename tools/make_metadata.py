@@ -263,6 +263,8 @@ def check_settings(args: argparse.Namespace) -> Settings:
         raise ValueError(f"--num_frames: found {args.num_frames}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
     if args.frame_stride != "auto" and not (args.frame_stride.isdecimal() and int(args.frame_stride) > 0):
         raise ValueError(f"--frame_stride: found {args.frame_stride}, expected a whole number from 1 on, or auto")
+    if args.tokenizer_path is not None and not args.tokenizer_path.is_dir():
+        raise ValueError(f"--tokenizer_path {args.tokenizer_path}: there is no such folder")
     stride = "auto" if args.frame_stride == "auto" else int(args.frame_stride)
     convention = MotionConvention(
         args.motion_units, args.motion_direction, args.motion_y_axis, args.motion_frame_offset
@@ -271,11 +273,9 @@ def check_settings(args: argparse.Namespace) -> Settings:
 
 
 def token_counter(folder: Path) -> Callable[[str], int]:
-    """How many tokens a prompt has, the end included. Raises ValueError if there is no tokenizer."""
+    """How many tokens a prompt has, the end included."""
     from transformers import AutoTokenizer  # takes seconds to import
 
-    if not folder.is_dir():
-        raise ValueError(f"--tokenizer_path {folder}: there is no such folder")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return lambda prompt: len(tokenizer(prompt).input_ids)
 

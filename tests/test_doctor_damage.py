@@ -1,0 +1,58 @@
+"""The dataset check names every kind of damage with its file, and finds nothing wrong with sound scenes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from motion_depth.doctor.check import Settings, check_dataset
+from motion_depth.doctor.quick import quick_check
+from motion_depth.findings import Finding
+from tests.damages import DAMAGES, SCENE
+
+CLIP = 17  # frames; the scene has one more
+
+# Damages of a file's name, header or length, which the check before training must find too, in the same words.
+HEADER_CODES = {
+    "folder_empty",
+    "frame_missing",
+    "frame_gap",
+    "frame_twice",
+    "frame_number",
+    "file_ignored",
+    "motion_vectors_file",
+    "distance_to_camera_file",
+    "scene_short",
+}
+
+
+@pytest.fixture
+def base(demo_scenes, tmp_path) -> Path:
+    """A folder with one sound scene; its files are links, to be replaced and not written to."""
+    shutil.copytree(demo_scenes / SCENE, tmp_path / SCENE, copy_function=lambda a, b: Path(b).hardlink_to(a))
+    return tmp_path
+
+
+def findings(base: Path) -> list[Finding]:
+    return check_dataset(base, None, Settings(num_frames=CLIP), workers=1).findings
+
+
+def test_sound_scenes_give_no_finding(demo_scenes):
+    assert findings(demo_scenes) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_a_damage_is_named_with_its_file(base, damage):
+    damage.do(base / SCENE)
+    found = findings(base)
+    assert [each for each in found if each.code == damage.code and damage.says in str(each)], "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("damage", [each for each in DAMAGES if each.code in HEADER_CODES], ids=lambda each: each.name)
+def test_the_check_before_training_says_the_same(base, damage):
+    damage.do(base / SCENE)
+    found = quick_check(base, [SCENE], num_frames=CLIP)
+    assert [each for each in found if each.code == damage.code and damage.says in str(each)], "\n".join(map(str, found))
+    assert {each.row for each in found} == {1}
