@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor
 
 MOVING_PIXELS = 0.5  # a pixel moves if its true motion is longer than this, in pixels of the clip
@@ -172,8 +172,3 @@ def flow_matching_loss(velocity: Tensor, latents: Tensor, noise: Tensor, weight:
     """
     error = velocity[:, :, 1:].float() - (noise - latents)[:, :, 1:].float()
     return reduce(error.square(), "b c f h w -> b", "mean") * weight
-
-
-def frames_first(clips: Tensor) -> Tensor:
-    """(b, t, ...) to (b t, ...), for operations that know no clips."""
-    return rearrange(clips, "b t ... -> (b t) ...")
