@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.doctor.depth import PlaneFit, describe, fit_planes
+from motion_depth.doctor.depth import PlaneFit, fit_planes
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
+from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, motion_row, picture_row
 from motion_depth.findings import Finding
 from motion_depth.scenes import (
     DEPTH,
@@ -29,13 +30,7 @@ from motion_depth.scenes import (
 )
 
 SEGMENTS = 12
-GRID_PIXELS = 10_000  # of a frame, that statistics are taken over; the grid moves from frame to frame
-CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
-CHANGED_DEPTH = 0.01  # as a share of the distance
-MOVING_PIXELS = 0.5  # a pixel moves if its vector is longer than this, in pixels a frame
 THUMBNAIL = 96  # largest side, pixels
-# Speeds are counted in bins of equal ratio, SPEED_BINS to the factor two, from SLOWEST on; bin 0 holds slower ones.
-SLOWEST, SPEED_BINS, SPEED_RANGE = 2.0**-12, 8, 28
 SHOWN_FAILURES = 3  # unreadable files of one kind that are named one by one
 
 
@@ -60,13 +55,8 @@ class SceneMeasure:
         height, width: of the pictures; 0 if none is readable.
         read_bytes: sum of the sizes of the files read.
         frames: numbers of all frames that have a file, ascending.
-        table: per frame, NaN where a file was not readable. brightest, darkest: of the picture, 0 to 255.
-            picture_changed: share of pixels that differ from the previous frame's. picture_same: 1 if no pixel does.
-            motion: mean length of the vectors on disk. motion_same: 1 if no vector differs, and not all are 0.
-            motion_bad: vectors that are not finite.
-            moving_<unit>: share of pixels that move if the files are in that unit. depth_changed, depth_same: as for
-            pictures. The others are DepthFrame's.
-        speeds: vectors per bin of speed, (2, bins): read as pixels, read as shares of the picture's size.
+        table: a column per number, with a value per frame, NaN where a file was not readable; see table.py.
+        speeds: vectors per bin of speed, (2, SPEED_BINS): read as pixels, read as shares of the picture's size.
         evidence: for the motion convention.
         planes: of a frame in the middle; None if its depth is not readable.
         digest: equal for scenes with equal pictures; "" if not all are readable.
@@ -81,7 +71,7 @@ class SceneMeasure:
     read_bytes: int = 0
     frames: tuple[int, ...] = ()
     table: dict[str, NDArray] = field(default_factory=dict)
-    speeds: NDArray = field(default_factory=lambda: np.zeros((2, SPEED_BINS * SPEED_RANGE + 1), np.int64))
+    speeds: NDArray = field(default_factory=lambda: np.zeros((2, SPEED_BINS), np.int64))
     evidence: list[Evidence] = field(default_factory=list)
     planes: PlaneFit | None = None
     digest: str = ""
@@ -127,7 +117,7 @@ class _SceneReader:
         self.recent: dict[int, _Frame] = {}
         self.rows: list[dict[str, float]] = []
         self.rng = np.random.default_rng(0)
-        self.step = max(1, round((measure.height * measure.width / GRID_PIXELS) ** 0.5))
+        self.grid = Grid(measure.height, measure.width)
         self.best: tuple[float, Window] | None = None
         self.thumbnail_score = -1.0
         self.digest = hashlib.blake2b(digest_size=16)
@@ -191,63 +181,15 @@ class _SceneReader:
 
     # ------------------------------------------------------------------------------------------- the table's rows
 
-    def _grid(self, array: NDArray, number: int) -> NDArray:
-        """The pixels of a frame that its statistics are taken over."""
-        top, left = number % self.step, number // self.step % self.step
-        return array[top :: self.step, left :: self.step]
-
     def _row(self, frame: _Frame, before: _Frame | None) -> dict[str, float]:
         row: dict[str, float] = {}
         before = before or _Frame(-1, None, None, None)
         if frame.rgb is not None:
-            row |= self._picture_row(frame.rgb, before.rgb, frame.number)
+            row |= picture_row(frame.rgb, before.rgb, self.grid.at(frame.number), self.digest)
         if frame.motion is not None and frame.number != self.measure.frames[0]:
-            row |= self._motion_row(frame.motion, before.motion, frame.number)
+            row |= motion_row(frame.motion, before.motion, self.grid.at(frame.number), self.measure.speeds)
         if frame.depth is not None:
-            row |= self._depth_row(frame.depth, before.depth, frame.number)
-        return row
-
-    def _picture_row(self, rgb: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
-        grid = np.ascontiguousarray(self._grid(rgb, number))
-        self.digest.update(grid)
-        row = {"brightest": float(grid.max()), "darkest": float(grid.min())}
-        if before is not None:
-            earlier = self._grid(before, number)
-            difference = np.maximum(grid, earlier) - np.minimum(grid, earlier)
-            red, green, blue = np.moveaxis(difference > CHANGED_LEVELS, -1, 0)
-            row["picture_changed"] = float((red | green | blue).mean())
-            row["picture_same"] = float(not difference.any() and np.array_equal(rgb, before))
-        return row
-
-    def _motion_row(self, motion: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
-        x, y = np.ascontiguousarray(np.moveaxis(self._grid(motion, number), -1, 0), np.float32)
-        # Looking at the whole file is several times faster than at two of its four channels.
-        whole = motion if motion.base is None else motion.base
-        with np.errstate(over="ignore", invalid="ignore"):
-            bad = 0 if np.isfinite(whole.sum()) else np.count_nonzero(~np.isfinite(motion).all(axis=-1))
-        lengths = [np.hypot(x, y), np.hypot(x * self.measure.width, y * self.measure.height)]
-        for kind, length in enumerate(lengths):
-            counted = _speed_bin(length[np.isfinite(length)])
-            self.measure.speeds[kind] += np.bincount(counted, minlength=self.measure.speeds.shape[1])
-        moving = {"pixels": lengths[0], "normalized": lengths[1], "ndc": lengths[1] / 2}
-        row = {f"moving_{unit}": float((length > MOVING_PIXELS).mean()) for unit, length in moving.items()}
-        mean = float(np.nanmean(np.where(np.isfinite(lengths[0]), lengths[0], 0.0)))
-        row |= {"motion": mean or float(whole.any() and motion.any()), "motion_bad": float(bad)}
-        if before is not None and row["motion"]:
-            same_grid = np.array_equal(self._grid(motion, number), self._grid(before, number))
-            row["motion_same"] = float(same_grid and np.array_equal(motion, before))
-        return row
-
-    def _depth_row(self, depth: NDArray, before: NDArray | None, number: int) -> dict[str, float]:
-        grid = self._grid(depth, number)
-        row = vars(describe(grid if (grid > 0).any() else depth)).copy()
-        if before is not None:
-            earlier = self._grid(before, number)
-            with np.errstate(invalid="ignore"):
-                changed = ~(np.abs(grid - earlier) <= CHANGED_DEPTH * np.abs(earlier)) & ~(grid == earlier)
-            changed &= ~(np.isnan(grid) & np.isnan(earlier))
-            row["depth_changed"] = float(changed.mean())
-            row["depth_same"] = float(not changed.any() and np.array_equal(depth, before, equal_nan=True))
+            row |= depth_row(frame.depth, before.depth, self.grid.at(frame.number))
         return row
 
     # ------------------------------------------------------------------------------------- evidence and thumbnail
@@ -258,7 +200,7 @@ class _SceneReader:
         # The first frame's motion means nothing.
         if any(frame is None or not frame.whole for frame in around) or number - 1 <= self.measure.frames[0]:
             return
-        score = self._motion_score([self._grid(frame.motion, number)[::2, ::2] for frame in around])
+        score = self._motion_score([frame.motion[self.grid.at(number)][::2, ::2] for frame in around])
         if score > 0 and (self.best is None or score > self.best[0]):
             there = {
                 number - n: frame for n, frame in self.recent.items() if frame.whole or number - n not in (-1, 0, 1)
@@ -301,14 +243,3 @@ class _SceneReader:
 def _unreadable(measure: SceneMeasure, kind: str, path: Path, error: Exception) -> Finding:
     message = str(error) if isinstance(error, ValueError) else f"{path}: not readable ({error})"
     return Finding("error", f"{kind}_file", message, measure.scene, str(path))
-
-
-def _speed_bin(speeds: NDArray) -> NDArray:
-    with np.errstate(divide="ignore"):
-        bins = np.floor(np.log2(speeds / SLOWEST) * SPEED_BINS) + 1
-    return np.clip(bins, 0, SPEED_BINS * SPEED_RANGE).astype(np.int64)
-
-
-def speed_of_bin(position: NDArray | float) -> NDArray | float:
-    """The speed at a place in the bins: bin b, from 1 on, reaches from speed_of_bin(b) to speed_of_bin(b + 1)."""
-    return SLOWEST * 2.0 ** ((position - 1) / SPEED_BINS)

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from motion_depth.doctor.check import DatasetCheck
-from motion_depth.doctor.measure import MOVING_PIXELS, SceneMeasure, speed_of_bin
+from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, PER_OFFSET
 from motion_depth.doctor.summary import StrideSummary
+from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
 from motion_depth.motion import MotionConvention, decode_motion
 from motion_depth.panels import colour_depth, colour_motion
 

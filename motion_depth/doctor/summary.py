@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.convention import Verdict, flags
 from motion_depth.doctor.dataset_rules import describe, moving_share
-from motion_depth.doctor.measure import MOVING_PIXELS, SceneMeasure, speed_of_bin
+from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.quick import windows
+from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
 from motion_depth.motion import MotionConvention
 
 STRIDES = (1, 2, 3, 4, 6, 8)

@@ -1,0 +1,107 @@
+"""The numbers that each frame gives, whatever the motion convention: a row per frame, taken on a grid of its pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from motion_depth.doctor.depth import describe
+
+GRID_PIXELS = 10_000  # of a frame
+CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
+CHANGED_DEPTH = 0.01  # as a share of the distance
+MOVING_PIXELS = 0.5  # a pixel moves if its vector is longer than this, in pixels a frame
+# Speeds are counted in bins of equal ratio, OCTAVE to the factor two, from SLOWEST on; bin 0 holds what is slower.
+SLOWEST, OCTAVE = 2.0**-12, 8
+SPEED_BINS = 28 * OCTAVE + 1
+
+
+class Grid:
+    """Which pixels of a frame are looked at: every n-th row and column, others in each frame."""
+
+    def __init__(self, height: int, width: int):
+        self.step = max(1, round((height * width / GRID_PIXELS) ** 0.5))
+
+    def at(self, number: int) -> tuple[slice, slice]:
+        """The index that takes the grid of a frame's number out of an array (H, W, ...)."""
+        return slice(number % self.step, None, self.step), slice(number // self.step % self.step, None, self.step)
+
+
+def picture_row(rgb: NDArray, before: NDArray | None, grid: tuple[slice, slice], digest: Any) -> dict[str, float]:
+    """Numbers of a picture (H, W, 3) uint8 and the one before; the grid's pixels are added to the digest.
+
+    brightest, darkest: 0 to 255. picture_changed: share of pixels that differ. picture_same: 1 if none does.
+    """
+    pixels = np.ascontiguousarray(rgb[grid])
+    digest.update(pixels)
+    row = {"brightest": float(pixels.max()), "darkest": float(pixels.min())}
+    if before is not None:
+        earlier = before[grid]
+        difference = np.maximum(pixels, earlier) - np.minimum(pixels, earlier)
+        red, green, blue = np.moveaxis(difference > CHANGED_LEVELS, -1, 0)
+        row["picture_changed"] = _share(red | green | blue)
+        row["picture_same"] = float(not difference.any() and np.array_equal(rgb, before))
+    return row
+
+
+def motion_row(motion: NDArray, before: NDArray | None, grid: tuple[slice, slice], speeds: NDArray) -> dict[str, float]:
+    """Numbers of a motion file (H, W, 2) as on disk and the one before; the grid's vectors are counted in `speeds`.
+
+    motion: mean length of the vectors, in the file's unit. moving_<unit>: share of pixels that move if the file is in
+    that unit. motion_bad: vectors that are not finite. motion_same: 1 if no vector differs, and not all are 0.
+    """
+    height, width = motion.shape[:2]
+    # Looking at the whole file is several times faster than at two of its four channels.
+    whole = motion if motion.base is None else motion.base
+    with np.errstate(over="ignore", invalid="ignore"):
+        bad = 0 if np.isfinite(whole.sum()) else np.count_nonzero(~np.isfinite(motion).all(axis=-1))
+    x, y = np.ascontiguousarray(np.moveaxis(motion[grid], -1, 0), np.float32)
+    if bad:
+        x, y = (np.where(np.isfinite(each), each, np.float32(0)) for each in (x, y))
+    pixels, sizes = np.hypot(x, y), np.hypot(x * width, y * height)
+    for kind, lengths in enumerate((pixels, sizes)):
+        speeds[kind] += np.bincount(_speed_bin(lengths).ravel(), minlength=SPEED_BINS)
+    row = {
+        "moving_pixels": _share(pixels > MOVING_PIXELS),
+        "moving_normalized": _share(sizes > MOVING_PIXELS),
+        "moving_ndc": _share(sizes > 2 * MOVING_PIXELS),
+        "motion": float(pixels.mean()) or float(whole.any() and motion.any()),
+        "motion_bad": float(bad),
+    }
+    if before is not None and row["motion"]:
+        row["motion_same"] = float(np.array_equal(motion[grid], before[grid]) and np.array_equal(motion, before))
+    return row
+
+
+def depth_row(depth: NDArray, before: NDArray | None, grid: tuple[slice, slice]) -> dict[str, float]:
+    """Numbers of a depth file (H, W) as on disk and the one before.
+
+    depth_changed: share of pixels whose distance does. depth_same: 1 if no pixel differs. The others are DepthFrame's.
+    """
+    pixels = depth[grid]
+    row = vars(describe(pixels if (pixels > 0).any() else depth)).copy()
+    if before is not None:
+        earlier = before[grid]
+        with np.errstate(invalid="ignore"):  # inf - inf
+            near = np.abs(pixels - earlier) <= CHANGED_DEPTH * np.abs(earlier)
+        changed = ~(near | (pixels == earlier) | (np.isnan(pixels) & np.isnan(earlier)))
+        row["depth_changed"] = _share(changed)
+        # Compared bit by bit, because NaN is not equal to itself.
+        row["depth_same"] = float(not changed.any() and np.array_equal(depth.view(np.uint32), before.view(np.uint32)))
+    return row
+
+
+def speed_of_bin(position: NDArray | float) -> NDArray | float:
+    """The speed at a place in the bins: bin b, from 1 on, reaches from speed_of_bin(b) to speed_of_bin(b + 1)."""
+    return SLOWEST * 2.0 ** ((position - 1) / OCTAVE)
+
+
+def _speed_bin(speeds: NDArray) -> NDArray:
+    bins = np.log2(np.maximum(speeds, SLOWEST / 2) / SLOWEST) * OCTAVE + 1
+    return np.clip(np.floor(bins), 0, SPEED_BINS - 1).astype(np.intp)
+
+
+def _share(condition: NDArray) -> float:
+    return np.count_nonzero(condition) / condition.size
