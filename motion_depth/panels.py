@@ -1,193 +1,44 @@
-"""Pictures and videos of motion and depth. The only place that turns them into colours.
+"""Panels: the video, its motion and its depth beside each other, labelled, with legends.
 
-Axes: t frames, h height, w width. Maps come in as tensors on any device; everything that goes out is numpy uint8 RGB.
+Axes: t frames, h height, w width.
     clip -> `truth_and_prediction_rows` or `prediction_rows` -> list of `PanelRow` -> `strip` (picture) or `video`
-Truth and prediction share one `Scales`, taken from the truth, and the legends are coloured by the same functions as the
-maps. A colour depends on the value and the scale only, never on what else is in the picture. Values beyond the scale
-saturate; a pixel without a value is `NO_VALUE` grey, which no value has.
+Truth and prediction share one `Scales`, taken from the truth, and the legends are coloured by the functions of
+colours.py that colour the maps.
 """
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from textwrap import fill
 
-import imageio.v3 as iio
 import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import flow_to_image
 
-NO_VALUE = (128, 128, 128)
-DEPTH_COLOURS = "turbo_r"  # red is near, blue is far
-ERROR_COLOURS = "magma"  # black is no error
-MOVING_PIXELS = 0.5  # the range of speeds is taken over pixels that move at least this far between two frames
+from motion_depth.colours import (
+    NO_VALUE,
+    DepthScale,
+    ErrorScale,
+    Maps,
+    MotionScale,
+    Scales,
+    colour_depth,
+    colour_error,
+    colour_motion,
+    vector_length,
+)
+
 DEPTH_ERROR_PERCENT = 25.0  # end of the scale for depth errors; delta1 counts about these pixels as wrong
 
 # Layout, in pixels of the page.
 TILE = 256  # largest side of a map
 MARGIN, GAP, LINE, LEGEND, FONT = 14, 6, 24, 104, 15
 PAGE, INK, FRAME = (255, 255, 255), (40, 40, 46), (205, 205, 210)
-
-
-# ---------------------------------------------------------------------------------------------- values to colours
-
-
-def colour_motion(motion: Tensor, max_speed: float, valid: Tensor | None = None) -> np.ndarray:
-    """Colour flow: hue is the direction, white is no motion, full colour is `max_speed` or faster.
-
-    motion: (t, 2, h, w) pixels. valid: (t, h, w) bool; None: every finite vector. Returns (t, h, w, 3). These are
-    torchvision's `flow_to_image` colours of the vectors as they are, that is of *backward* flow.
-    """
-    motion = motion.detach().float().cpu()
-    valid = _valid(motion.isfinite().all(dim=1), valid)
-    # flow_to_image divides by the longest vector of the call. So every frame gets one that is at least as long as the
-    # others: a row of unit vectors below it, which is cut off again. Adding 0 turns -0 into 0: their hues differ.
-    flow = motion.masked_fill(~valid[:, None], 0.0) / max_speed + 0.0
-    flow = flow / _length(flow)[:, None].clamp(min=1.0) * (1 - 1e-6)
-    reference = torch.tensor([1.0, 0.0]).view(2, 1, 1).expand(2, 1, flow.shape[-1])
-    colours = [flow_to_image(torch.cat([frame, reference], dim=1))[:, :-1] for frame in flow]
-    return _grey_out(torch.stack(colours).movedim(1, -1).numpy(), valid)
-
-
-def colour_depth(depth: Tensor, near: float, far: float, valid: Tensor | None = None) -> np.ndarray:
-    """Colour distances on a logarithmic scale from near (red) to far (blue).
-
-    depth: (t, h, w) metres. valid: (t, h, w) bool; None: every finite positive distance. Returns (t, h, w, 3).
-    """
-    depth = depth.detach().float().cpu()
-    valid = _valid(depth.isfinite() & (depth > 0), valid)
-    share = torch.log(depth.masked_fill(~valid, near) / near) / math.log(far / near)
-    return _grey_out(_lookup(share, DEPTH_COLOURS), valid)
-
-
-def colour_error(error: Tensor, max_error: float, valid: Tensor | None = None) -> np.ndarray:
-    """Colour errors from 0 (black) to max_error (pale yellow). error: (t, h, w), >= 0. Returns (t, h, w, 3)."""
-    error = error.detach().float().cpu()
-    valid = _valid(error.isfinite(), valid)
-    return _grey_out(_lookup(error.masked_fill(~valid, 0.0) / max_error, ERROR_COLOURS), valid)
-
-
-def _length(motion: Tensor) -> Tensor:
-    """(t, 2, h, w) -> (t, h, w); several times faster than `norm` over the second axis."""
-    return torch.hypot(*motion.unbind(dim=1))
-
-
-def _valid(has_value: Tensor, valid: Tensor | None) -> Tensor:
-    return has_value if valid is None else has_value & valid.cpu()
-
-
-def _lookup(share: Tensor, colours: str) -> np.ndarray:
-    """Colour of each share (...) of the scale, clamped to 0 .. 1; (..., 3)."""
-    table = matplotlib.colormaps[colours](np.arange(256), bytes=True)[:, :3]
-    return table[(share.clamp(0, 1) * 255).round().to(torch.uint8).numpy()]
-
-
-def _grey_out(colours: np.ndarray, valid: Tensor) -> np.ndarray:
-    return np.where(valid.numpy()[..., None], colours, np.uint8(NO_VALUE))
-
-
-# ---------------------------------------------------------------------------------------------- scales
-
-
-@dataclass(frozen=True)
-class MotionScale:
-    """max_speed: pixels between two sampled frames, full colour."""
-
-    max_speed: float
-
-
-@dataclass(frozen=True)
-class DepthScale:
-    """near, far: metres, the ends of the logarithmic scale."""
-
-    near: float
-    far: float
-
-
-@dataclass(frozen=True)
-class ErrorScale:
-    """max_error: the end of the scale, in `unit`."""
-
-    max_error: float
-    unit: str
-
-
-@dataclass(frozen=True)
-class Maps:
-    """What is known or predicted about a clip.
-
-    motion: (t, 2, h, w) backward flow in pixels. depth: (t, h, w) metres. motion_valid, depth_valid: (t, h, w) bool;
-    None: wherever there is a finite (positive) value. Frame 0 has no motion, whatever stands there.
-    """
-
-    motion: Tensor
-    depth: Tensor
-    motion_valid: Tensor | None = None
-    depth_valid: Tensor | None = None
-
-    def has_motion(self) -> Tensor:
-        """(t, h, w) bool, on the CPU."""
-        valid = _valid(self.motion.detach().isfinite().all(dim=1).cpu(), self.motion_valid)
-        valid[0] = False
-        return valid
-
-    def has_depth(self) -> Tensor:
-        """(t, h, w) bool, on the CPU."""
-        depth = self.depth.detach().cpu()
-        return _valid(depth.isfinite() & (depth > 0), self.depth_valid)
-
-
-@dataclass(frozen=True)
-class Scales:
-    """The scales under which truth and prediction are shown alike."""
-
-    motion: MotionScale
-    depth: DepthScale
-
-    @classmethod
-    def of(cls, maps: Maps) -> "Scales":
-        """The scales that suit these maps; `maps` is the truth wherever there is one."""
-        near, far = depth_range(maps.depth, maps.has_depth())
-        return cls(MotionScale(motion_range(maps.motion, maps.has_motion())), DepthScale(near, far))
-
-
-def motion_range(motion: Tensor, valid: Tensor) -> float:
-    """99th percentile of the speeds of moving pixels, rounded up to two digits; at least 1 pixel.
-
-    motion: (t, 2, h, w) pixels. valid: (t, h, w) bool.
-    """
-    speed = _length(motion.detach().float().cpu()).numpy()[valid.cpu().numpy()]
-    moving = speed[speed > MOVING_PIXELS]
-    return max(1.0, _two_digits(float(np.percentile(moving, 99)), math.ceil)) if moving.size else 1.0
-
-
-def depth_range(depth: Tensor, valid: Tensor) -> tuple[float, float]:
-    """1st and 99th percentile of the distances, rounded outward to two digits; (1, 10) if there is no valid pixel.
-
-    depth, valid: (t, h, w), metres and bool. Never empty: far is at least 1.2 times near.
-    """
-    distances = depth.detach().float().cpu().numpy()[valid.cpu().numpy()]
-    if not distances.size:
-        return 1.0, 10.0
-    near, far = (float(distance) for distance in np.percentile(distances, (1, 99)))
-    middle = math.sqrt(near * far)
-    spread = max(far / middle, math.sqrt(1.2))
-    return _two_digits(middle / spread, math.floor), _two_digits(middle * spread, math.ceil)
-
-
-def _two_digits(value: float, rounding) -> float:
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    # What is a two-digit number already, but for the last bits of a float32, stays as it is.
-    digits = round(value / step) if math.isclose(value / step, round(value / step), rel_tol=1e-6) else value / step
-    return float(f"{rounding(digits) * step:.2g}")
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -229,7 +80,7 @@ def truth_and_prediction_rows(frames: Tensor, truth: Maps, prediction: Maps) -> 
     prediction's own mask hides none.
     """
     scales = Scales.of(truth)
-    motion_error = _length(prediction.motion.detach().float().cpu() - truth.motion.float().cpu())
+    motion_error = vector_length(prediction.motion.detach().float().cpu() - truth.motion.float().cpu())
     true_depth, has_depth = truth.depth.float().cpu(), truth.has_depth()
     depth_error = 100 * (prediction.depth.detach().float().cpu() - true_depth).abs() / true_depth.where(has_depth, 1.0)
     pixels, percent = ErrorScale(scales.motion.max_speed, "px"), ErrorScale(DEPTH_ERROR_PERCENT, "%")
@@ -431,58 +282,3 @@ def _text_width(text: str) -> float:
 
 def _text(page: Image.Image, place: tuple[int, int], text: str, anchor: str) -> None:
     ImageDraw.Draw(page).text(place, text, INK, _font(), anchor)
-
-
-# ---------------------------------------------------------------------------------------------- files
-
-
-def write_video(path: str | Path, frames: np.ndarray | Tensor, fps: float) -> None:
-    """Write an .mp4 (h264, yuv420p) that browsers play; there is no file before it is complete.
-
-    frames: (t, h, w, 3) uint8. Odd heights and widths, which yuv420p does not have, get their last line twice.
-    """
-    frames = np.asarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"{path}: found {frames.dtype} {frames.shape}, expected uint8 frames (t, h, w, 3)")
-    if not fps > 0:
-        raise ValueError(f"{path}: found {fps} frames per second, expected more than 0")
-    height, width = frames.shape[1:3]
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    # Players take untagged video of some sizes for BT.709 and of others for BT.601: say which, or colours shift.
-    tag = "scale=out_color_matrix=bt709,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-    output = ["-crf", "16", "-vf", tag, "-movflags", "+faststart"]
-    options = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 1, "quality": None}
-    with _complete_file(Path(path)) as file:
-        iio.imwrite(file, frames, plugin="FFMPEG", fps=fps, output_params=output, **options)
-
-
-def read_video(path: str | Path) -> np.ndarray:
-    """All frames of a video, (t, h, w, 3) uint8. Raises ValueError if the file is none, or is cut off."""
-    try:
-        frames, header = iio.imread(path, plugin="FFMPEG"), iio.immeta(path, plugin="FFMPEG")
-    except (OSError, IndexError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # ffmpeg's; all before is its banner
-        raise ValueError(f"{path}: found no readable video, expected a file such as an .mp4 ({reason})") from error
-    # ffmpeg decodes what is there of half a file. A tenth of a second is rounding, or sound that ends a little later.
-    seconds, announced = len(frames) / header["fps"], header["duration"]
-    if announced - seconds > 0.1 + 1 / header["fps"]:
-        raise ValueError(f"{path}: found {seconds:.2f} s of pictures, expected {announced:.2f} s: the file is cut off")
-    return frames
-
-
-def write_png(path: str | Path, picture: np.ndarray) -> None:
-    """Write a picture (h, w, 3) uint8; there is no file before it is complete."""
-    with _complete_file(Path(path)) as file:
-        Image.fromarray(picture).save(file, format="PNG")
-
-
-@contextmanager
-def _complete_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, renamed to `path` if all went well and removed if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -16,9 +16,11 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from motion_depth.batch import Batch, Sample
+from motion_depth.colours import Maps
 from motion_depth.evaluation import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name
 from motion_depth.losses import head_losses
-from motion_depth.panels import Maps, spread_frames, strip, truth_and_prediction_rows, video, write_png, write_video
+from motion_depth.media import write_png, write_video
+from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows, video
 from motion_depth.statistics import Statistics
 from motion_depth.wan import MotionDepthModel, pad_contexts
 

@@ -1,55 +1,30 @@
-"""Pictures and videos: colours depend on the value alone, truth and prediction look alike, files are what they seem."""
+"""Panels: truth and prediction look alike, everything is labelled, maps are never smoothed."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from torchvision.utils import flow_to_image
 
 from motion_depth import panels
-from motion_depth.panels import (
+from motion_depth.colours import (
     NO_VALUE,
     DepthScale,
     ErrorScale,
     Maps,
     MotionScale,
-    PanelRow,
     Scales,
     colour_depth,
     colour_error,
     colour_motion,
-    depth_range,
-    motion_range,
-    prediction_rows,
-    read_video,
-    spread_frames,
-    strip,
-    truth_and_prediction_rows,
-    video,
-    write_png,
-    write_video,
 )
-
-FRAMES, HEIGHT, WIDTH = 5, 32, 48
-
-
-def vectors(*pairs: tuple[float, float]) -> torch.Tensor:
-    """One frame of one row that holds these (x, y): (1, 2, 1, n)."""
-    return torch.tensor(pairs).T[None, :, None, :].contiguous()
+from motion_depth.panels import PanelRow, prediction_rows, spread_frames, strip, truth_and_prediction_rows, video
+from tests.panel_maps import FRAMES, HEIGHT, WIDTH, moving_square, vectors
 
 
 @pytest.fixture
 def truth() -> Maps:
-    """A square that moves 4 pixels to the right per frame, 2 m away, before a wall at 8 m under an empty sky."""
-    motion = torch.zeros(FRAMES, 2, HEIGHT, WIDTH)
-    depth = torch.full((FRAMES, HEIGHT, WIDTH), 8.0)
-    depth[:, :8] = 0.0
-    for frame in range(FRAMES):
-        square = slice(12, 24), slice(4 + 4 * frame, 16 + 4 * frame)
-        motion[frame, 0][square] = -4.0
-        depth[frame][square] = 2.0
-    return Maps(motion, depth, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool), depth > 0)
+    return moving_square()
 
 
 @pytest.fixture
@@ -62,120 +37,6 @@ def frames(truth: Maps) -> torch.Tensor:
 def prediction(truth: Maps) -> Maps:
     """Half of the motion, and distances that are 10 % too large; predicted at every pixel and frame."""
     return Maps(0.5 * truth.motion, 1.1 * truth.depth.clamp(min=1.0))
-
-
-# ---------------------------------------------------------------------------------------------- colours
-
-
-def test_a_vector_has_the_same_colour_whatever_else_is_in_the_picture():
-    generator = torch.Generator().manual_seed(0)
-    motion = 5 * torch.randn(1, 2, 13, 17, generator=generator)
-    together = colour_motion(motion, 8.0)[0]
-    beside_faster = colour_motion(torch.cat([motion, torch.full_like(motion, 90.0)]), 8.0)[0]
-    alone = [colour_motion(motion[:, :, y : y + 1, x : x + 1], 8.0)[0, 0, 0] for y, x in ((0, 0), (5, 9), (12, 16))]
-    assert (beside_faster == together).all()
-    assert (np.stack(alone) == together[[0, 5, 12], [0, 9, 16]]).all()
-
-
-def test_motion_has_the_colours_of_torchvision():
-    motion = vectors((3.0, 4.0), (-5.0, 0.0), (1.0, -1.0), (0.0, 0.0))  # the longest is 5 pixels
-    expected = flow_to_image(motion)[0].permute(1, 2, 0).numpy()
-    assert abs(colour_motion(motion, 5.0)[0].astype(int) - expected).max() <= 1
-
-
-def test_no_motion_is_white_and_speed_saturates():
-    colours = colour_motion(vectors((0.0, 0.0), (3.0, 0.0), (6.0, 0.0), (600.0, 0.0)), 6.0)[0, 0]
-    assert (colours[0] == 255).all()
-    assert (colours[1] != colours[2]).any()
-    assert (colours[3] == colours[2]).all()
-
-
-def test_negative_zero_has_the_colour_of_zero():
-    colours = colour_motion(vectors((5.0, 0.0), (5.0, -0.0)), 6.0)[0, 0]
-    assert (colours[0] == colours[1]).all()
-
-
-def test_depth_is_logarithmic_and_saturates():
-    colours = colour_depth(torch.tensor([[[0.5, 1.0, 4.0, 16.0, 99.0]]]), near=1.0, far=16.0)[0, 0]
-    middle = panels._lookup(torch.tensor(0.5), panels.DEPTH_COLOURS)
-    assert (colours[0] == colours[1]).all()
-    assert (colours[2] == middle).all()
-    assert (colours[3] == colours[4]).all()
-    assert colours[1, 0] > colours[1, 2], "near is red"
-    assert colours[3, 2] > colours[3, 0], "far is blue"
-
-
-def test_error_grows_brighter_and_saturates():
-    colours = colour_error(torch.tensor([[[0.0, 1.0, 2.0, 9.0]]]), max_error=2.0)[0, 0].astype(int)
-    brightness = colours.sum(axis=1)
-    assert brightness[0] < 10 < brightness[1] < brightness[2] == brightness[3]
-
-
-def test_pixels_without_a_value_are_grey():
-    nan, inf = float("nan"), float("inf")
-    masked = torch.tensor([[[True, False]]])
-    assert (colour_motion(vectors((nan, 0.0), (0.0, inf)), 1.0) == NO_VALUE).all()
-    assert (colour_depth(torch.tensor([[[nan, inf, 0.0, -1.0]]]), 1.0, 2.0) == NO_VALUE).all()
-    assert (colour_error(torch.tensor([[[nan, inf]]]), 1.0) == NO_VALUE).all()
-    for colours in (
-        colour_motion(vectors((1.0, 0.0), (1.0, 0.0)), 1.0, masked),
-        colour_depth(torch.ones(1, 1, 2), 1.0, 2.0, masked),
-        colour_error(torch.ones(1, 1, 2), 1.0, masked),
-    ):
-        assert (colours[0, 0, 0] != NO_VALUE).any()
-        assert (colours[0, 0, 1] == NO_VALUE).all()
-
-
-def test_no_value_has_a_grey_that_could_be_taken_for_none():
-    angle = torch.linspace(0, 2 * torch.pi, 721)[:, None]
-    speed = torch.linspace(0, 1, 101)
-    flow = torch.stack([angle.cos() * speed, angle.sin() * speed])[None]
-    share = torch.linspace(0, 1, 256)[None, None]
-    for colours in (colour_motion(flow, 1.0), colour_depth(100**share, 1.0, 100.0), colour_error(share, 1.0)):
-        distance = abs(colours.reshape(-1, 3).astype(int) - NO_VALUE).max(axis=1)
-        assert distance.min() > 30
-
-
-def test_half_precision_and_gradients_are_accepted():
-    motion = vectors((3.0, 4.0), (-5.0, 0.0))
-    assert (colour_motion(motion.bfloat16().requires_grad_(), 8.0) == colour_motion(motion, 8.0)).all()
-
-
-# ---------------------------------------------------------------------------------------------- ranges
-
-
-def test_motion_range_looks_at_moving_valid_pixels(truth):
-    motion = truth.motion.clone()
-    motion[2, :, 0, 0] = 500.0  # one wild pixel among 720 that move
-    assert motion_range(motion, truth.motion_valid) == 4.0
-    motion[:, :, :4] = 300.0
-    valid = truth.motion_valid.clone()
-    valid[:, :4] = False
-    assert motion_range(motion, valid) == 4.0
-
-
-def test_motion_range_of_a_still_clip_does_not_blow_up_noise(truth):
-    noise = 0.01 * torch.randn(truth.motion.shape, generator=torch.Generator().manual_seed(0))
-    assert motion_range(noise, truth.motion_valid) == 1.0
-    assert motion_range(noise, torch.zeros_like(truth.motion_valid)) == 1.0
-
-
-@pytest.mark.parametrize(("speed", "expected"), [(3.14159, 3.2), (127.0, 130.0), (2.1, 2.1)])
-def test_motion_range_is_rounded_up_to_two_digits(speed, expected):
-    motion = torch.full((1, 2, 4, 4), 0.0)
-    motion[:, 1] = speed
-    assert motion_range(motion, torch.ones(1, 4, 4, dtype=torch.bool)) == expected
-
-
-def test_depth_range_looks_at_valid_pixels(truth):
-    assert depth_range(truth.depth, truth.depth_valid) == (2.0, 8.0)
-    assert depth_range(truth.depth, torch.zeros_like(truth.depth_valid)) == (1.0, 10.0)
-
-
-def test_depth_range_of_a_wall_is_not_empty():
-    near, far = depth_range(torch.full((1, 4, 4), 3.0), torch.ones(1, 4, 4, dtype=torch.bool))
-    assert near < 3.0 < far
-    assert far >= 1.2 * near
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -385,70 +246,3 @@ def test_rows_of_different_sizes_are_an_error():
         video([grid_row(), grid_row("other", (8, 8))])
     with pytest.raises(ValueError, match="found rows of nothing"):
         strip([], [0])
-
-
-# ---------------------------------------------------------------------------------------------- files
-
-
-@pytest.mark.parametrize(("count", "height", "width", "stored"), [(7, 33, 49, (34, 50)), (1, 32, 48, (32, 48))])
-def test_video_file_decodes_to_what_was_written(tmp_path, count, height, width, stored):
-    colours = np.linspace((250, 20, 20), (20, 60, 240), count).astype(np.uint8)
-    frames = np.broadcast_to(colours[:, None, None], (count, height, width, 3))
-    write_video(tmp_path / "new" / "clip.mp4", torch.from_numpy(frames.copy()), fps=7.5)
-    found = read_video(tmp_path / "new" / "clip.mp4")
-    assert found.shape == (count, *stored, 3)
-    assert abs(found[:, :height, :width].astype(int) - frames).max() <= 6
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["clip.mp4"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"old")
-
-    def write_half(file, *_, **__):
-        file.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(panels.iio, "imwrite", write_half)
-    with pytest.raises(OSError, match="disk full"):
-        write_video(path, np.zeros((1, 8, 8, 3), np.uint8), fps=8)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("frames", "fps", "message"),
-    [
-        (np.zeros((1, 8, 8, 3), np.float32), 8, "found float32"),
-        (np.zeros((8, 8, 3), np.uint8), 8, "expected uint8 frames"),
-        (np.zeros((0, 8, 8, 3), np.uint8), 8, "expected uint8 frames"),
-        (np.zeros((1, 8, 8, 3), np.uint8), 0, "found 0 frames per second"),
-    ],
-)
-def test_what_is_no_video_is_not_written(tmp_path, frames, fps, message):
-    with pytest.raises(ValueError, match=message):
-        write_video(tmp_path / "clip.mp4", frames, fps)
-    assert not list(tmp_path.iterdir())
-
-
-def test_unreadable_videos_are_one_line_errors(tmp_path):
-    (tmp_path / "text.mp4").write_text("no video " * 100)
-    for name in ("text.mp4", "missing.mp4"):
-        with pytest.raises(ValueError, match=f"{name}: found no readable video") as error:
-            read_video(tmp_path / name)
-        assert "\n" not in str(error.value)
-
-
-def test_half_a_video_is_an_error_and_not_a_shorter_video(tmp_path):
-    noise = torch.randint(0, 255, (12, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    write_video(tmp_path / "clip.mp4", noise, fps=8)
-    content = (tmp_path / "clip.mp4").read_bytes()
-    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"half\.mp4: .* expected 1.50 s: the file is cut off"):
-        read_video(tmp_path / "half.mp4")
-
-
-def test_png_is_written_as_it_is(tmp_path):
-    picture = strip([grid_row()], [0])
-    write_png(tmp_path / "new" / "panel.png", picture)
-    assert (panels.iio.imread(tmp_path / "new" / "panel.png") == picture).all()

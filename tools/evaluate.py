@@ -28,10 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth.assemble import load_model, read_head_config, read_statistics
 from motion_depth.batch import Sample, reduce_item
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip
+from motion_depth.colours import Maps
 from motion_depth.data import read_metadata
 from motion_depth.evaluation import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name, summarise
 from motion_depth.loader import encode
-from motion_depth.panels import Maps, spread_frames, strip, truth_and_prediction_rows, write_png
+from motion_depth.media import write_png
+from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
 from motion_depth.report import write_report
 from motion_depth.wan import ClipEncoder, load_pipeline
 from motion_depth.weights import check_weights
