@@ -146,7 +146,7 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
         frame = int(clip.frame_ids[t])
         image = read_rgb(index.rgb[frame], index.height, index.width)
-        clip.frames[t] = torch.from_numpy(np.array(_resize_image(image, crop)))
+        clip.frames[t] = torch.from_numpy(np.array(resize_image(image, crop)))
         depth = _read_depth(index, frame)
         clip.depth[t] = crop.nearest(depth)
         clip.depth_valid[t] = clip.depth[t] > 0
@@ -197,7 +197,7 @@ def create_motion_data_operator(
     return LoadImageSequenceWithMotionWrapper(base_path, height, width, num_frames, frame_stride, convention)
 
 
-def _resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
+def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
     """As the library's ImageCropAndResize: antialiased bilinear to cover the target, then the centre."""
     if crop.source == crop.target:
         return image

@@ -1,4 +1,4 @@
-"""Pictures and videos as files: whole or not there, and read completely or refused."""
+"""Pictures and videos as files: written whole or not at all, read completely or refused."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,10 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image
 from torch import Tensor
+
+from motion_depth.scenes import FRAME_NUMBER, IMAGE_MODES
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def write_video(path: str | Path, frames: np.ndarray | Tensor, fps: float) -> None:
@@ -27,7 +31,7 @@ def write_video(path: str | Path, frames: np.ndarray | Tensor, fps: float) -> No
     tag = "scale=out_color_matrix=bt709,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
     output = ["-crf", "16", "-vf", tag, "-movflags", "+faststart"]
     options = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 1, "quality": None}
-    with _complete_file(Path(path)) as file:
+    with complete_file(Path(path)) as file:
         iio.imwrite(file, frames, plugin="FFMPEG", fps=fps, output_params=output, **options)
 
 
@@ -45,14 +49,57 @@ def read_video(path: str | Path) -> np.ndarray:
     return frames
 
 
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture in RGB. Raises ValueError if the file is none, is cut off, or is of more than 8 bits a channel."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as error:  # a broken file can raise anything in Pillow
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise ValueError(f"{path}: found no readable picture, expected a file such as a .png ({reason})") from None
+    if image.mode not in IMAGE_MODES:
+        raise ValueError(f"{path}: found a picture of mode {image.mode}, expected 8 bits a channel, such as RGB")
+    return image.convert("RGB")
+
+
+def read_frames(path: str | Path) -> np.ndarray:
+    """All frames of a video file, or of a folder of numbered pictures of one size, (t, h, w, 3) uint8.
+
+    Raises:
+        ValueError: nothing is there, or a picture has no number, another's number, another size, or cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder, expected a video or a folder of pictures")
+    if not path.is_dir():
+        return read_video(path)
+    numbered: dict[int, Path] = {}
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES):
+        number = FRAME_NUMBER.search(file.stem)
+        if number is None:
+            raise ValueError(f"{file}: found no frame number, expected one at the end, as in frame_0007{file.suffix}")
+        if (other := numbered.setdefault(int(number.group()), file)) is not file:
+            raise ValueError(f"{file}: found frame {int(number.group())} twice, see {other.name}")
+    if not numbered:
+        raise ValueError(f"{path}: found no picture ({', '.join(PICTURES)}), expected one for each frame")
+    files = [numbered[number] for number in sorted(numbered)]
+    frames = [np.asarray(read_picture(file)) for file in files]
+    for file, frame in zip(files, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            (height, width), (expected_height, expected_width) = frame.shape[:2], frames[0].shape[:2]
+            expected = f"{expected_height}x{expected_width} of {files[0].name}"
+            raise ValueError(f"{file}: found {height}x{width} (height x width), expected the {expected}")
+    return np.stack(frames)
+
+
 def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write a picture (h, w, 3) uint8; there is no file before it is complete."""
-    with _complete_file(Path(path)) as file:
+    with complete_file(Path(path)) as file:
         Image.fromarray(picture).save(file, format="PNG")
 
 
 @contextmanager
-def _complete_file(path: Path) -> Iterator[Path]:
+def complete_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to, renamed to `path` if all went well and removed if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

@@ -1,13 +1,13 @@
 """Panels: the video, its motion and its depth beside each other, labelled, with legends.
 
 Axes: t frames, h height, w width.
-    clip -> `truth_and_prediction_rows` or `prediction_rows` -> list of `PanelRow` -> `strip` (picture) or `video`
+    clip -> `truth_and_prediction_rows` or `reading_rows` -> list of `PanelRow` -> `strip` (picture) or `video`
 Truth and prediction share one `Scales`, taken from the truth, and the legends are coloured by the functions of
 colours.py that colour the maps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -58,16 +58,17 @@ class PanelRow:
     line: int = 0
 
 
-def prediction_rows(frames: Tensor, prediction: Maps, scales: Scales | None = None) -> list[PanelRow]:
-    """Video, predicted motion, predicted depth, for want of a truth under the prediction's own scales.
+def reading_rows(pictures: Mapping[str, Tensor], readings: Mapping[str, Maps]) -> list[PanelRow]:
+    """Videos, then the motion of every reading, then the depth of every one, all under the scales of the first.
 
-    frames: (t, h, w, 3) uint8.
+    pictures: label -> (t, h, w, 3) uint8. readings: what comes before "motion" and "depth" in the label -> maps; the
+    truth comes first where there is one.
     """
-    scales = scales or Scales.of(prediction)
+    scales = Scales.of(next(iter(readings.values())))
     return [
-        PanelRow("Video", frames.cpu().numpy()),
-        _motion_row("Predicted motion", prediction, scales),
-        _depth_row("Predicted depth", prediction, scales),
+        *(PanelRow(label, frames.cpu().numpy()) for label, frames in pictures.items()),
+        *(_motion_row(f"{name} motion", maps, scales) for name, maps in readings.items()),
+        *(_depth_row(f"{name} depth", maps, scales, line=1) for name, maps in readings.items()),
     ]
 
 

@@ -32,7 +32,7 @@ ALLOWED = {
     "loader": {"batch", "data", "noise", "wan"},
     "lora": set(),
     "losses": {"motion"},
-    "media": set(),
+    "media": {"scenes"},
     "metrics": {"losses", "motion"},
     "motion": set(),
     "noise": set(),

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from motion_depth import media
-from motion_depth.media import read_video, write_png, write_video
+from motion_depth.media import read_frames, read_picture, read_video, write_png, write_video
 
 
 @pytest.mark.parametrize(("count", "height", "width", "stored"), [(7, 33, 49, (34, 50)), (1, 32, 48, (32, 48))])
@@ -64,6 +65,47 @@ def test_half_a_video_is_an_error_and_not_a_shorter_video(tmp_path):
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"half\.mp4: .* expected 1.50 s: the file is cut off"):
         read_video(tmp_path / "half.mp4")
+
+
+def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path):
+    for number in (10, 9, 0):
+        write_png(tmp_path / f"frame_{number}.png", np.full((4, 6, 3), number, np.uint8))
+    (tmp_path / "notes.txt").write_text("no picture")
+    frames = read_frames(tmp_path)
+    assert frames.shape == (3, 4, 6, 3)
+    assert frames[:, 0, 0, 0].tolist() == [0, 9, 10]
+
+
+def test_pictures_come_in_rgb(tmp_path):
+    Image.new("LA", (3, 2), (7, 9)).save(tmp_path / "grey.png")
+    picture = read_picture(tmp_path / "grey.png")
+    assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (3, 2), (7, 7, 7))
+
+
+def test_what_is_no_frame_folder_is_a_one_line_error(tmp_path):
+    def message(path) -> str:
+        with pytest.raises(ValueError, match=path.name) as error:
+            read_frames(path)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    folder = tmp_path / "frames"
+    assert "no such file or folder" in message(folder)
+    folder.mkdir()
+    assert "found no picture" in message(folder)
+    write_png(folder / "a_1.png", np.zeros((4, 6, 3), np.uint8))
+    write_png(folder / "a_2.png", np.zeros((4, 8, 3), np.uint8))
+    assert "a_2.png: found 4x8 (height x width), expected the 4x6 of a_1.png" in message(folder)
+    write_png(folder / "b_1.png", np.zeros((4, 6, 3), np.uint8))
+    assert "b_1.png: found frame 1 twice, see a_1.png" in message(folder)
+    (folder / "b_1.png").rename(folder / "b_3.png")
+    (folder / "a_2.png").write_bytes(b"no picture")
+    assert "a_2.png: found no readable picture" in message(folder)
+    (folder / "a_2.png").rename(folder / "other.png")
+    assert "other.png: found no frame number" in message(folder)
+    Image.new("I;16", (6, 4)).save(folder / "other.png")
+    (folder / "other.png").rename(folder / "a_2.png")
+    assert "mode I;16" in message(folder)
 
 
 def test_png_is_written_as_it_is(tmp_path):

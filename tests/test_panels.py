@@ -18,7 +18,7 @@ from motion_depth.colours import (
     colour_error,
     colour_motion,
 )
-from motion_depth.panels import PanelRow, prediction_rows, spread_frames, strip, truth_and_prediction_rows, video
+from motion_depth.panels import PanelRow, reading_rows, spread_frames, strip, truth_and_prediction_rows, video
 from tests.panel_maps import FRAMES, HEIGHT, WIDTH, moving_square, vectors
 
 
@@ -87,12 +87,15 @@ def test_a_predictions_own_mask_hides_no_error(frames, truth, prediction):
     assert (rows["Depth error"].frames == shown["Depth error"].frames).all()
 
 
-def test_a_prediction_alone_takes_its_own_scales_or_given_ones(frames, truth, prediction):
-    rows = prediction_rows(frames, prediction)
-    assert [row.label for row in rows] == ["Video", "Predicted motion", "Predicted depth"]
-    assert rows[1].scale == MotionScale(2.0)
-    scales = Scales.of(truth)
-    assert [row.scale for row in prediction_rows(frames, prediction, scales)] == [None, scales.motion, scales.depth]
+def test_readings_share_the_scales_of_the_first(frames, truth, prediction):
+    rows = reading_rows({"Generated video": frames}, {"Read": prediction, "Forecast": truth})
+    assert [row.label for row in rows] == [
+        "Generated video", "Read motion", "Forecast motion", "Read depth", "Forecast depth"
+    ]  # fmt: skip
+    assert [row.line for row in rows] == [0, 0, 0, 1, 1]
+    scales = Scales.of(prediction)
+    assert [row.scale for row in rows] == [None, *[scales.motion] * 2, *[scales.depth] * 2]
+    assert scales.motion == MotionScale(2.0)
 
 
 # ---------------------------------------------------------------------------------------------- layout
