@@ -16,15 +16,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
-import sys
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -39,17 +38,22 @@ from motion_depth.assemble import (
     read_statistics,
 )
 from motion_depth.batch import Batch, Sample, reduce_item
-from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint
+from motion_depth.checkpoint import Checkpoint, clear_leftovers, read_checkpoint
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
+from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
+from motion_depth.health import Health, gradient_size
 from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
-from motion_depth.run import STATE_FILE, Run, build_optimizer
-from motion_depth.settings import check_settings, differences, plain, to_int
+from motion_depth.preflight import check_output, check_record, check_scenes
+from motion_depth.resuming import find_resume
+from motion_depth.run import Run, build_optimizer
+from motion_depth.settings import check_settings, plain, to_int
 from motion_depth.source import fill_caches, make_cache, measure_statistics, read_samples
 from motion_depth.statistics import Statistics
+from motion_depth.stopping import Stopped, Stopping
 from motion_depth.tracking import RunLog, start_tracking
 from motion_depth.training_state import named_trainable
 from motion_depth.validation import Validation, share_of
@@ -65,7 +69,8 @@ DEFAULT_MIXTURE = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    usage = "%(prog)s --stage {1,2} --dataset_base_path DIR --dataset_metadata_path CSV --output_path DIR ..."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=usage, allow_abbrev=False)
     add = parser.add_argument
     add("--stage", type=int, choices=(1, 2), required=True, help="1: heads on the frozen DiT. 2: LoRA and heads")
     # data
@@ -86,6 +91,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--motion_direction", default="backward", help="backward (Replicator, x positive to the left) or forward")
     add("--motion_y_axis", default="down", help="direction of y in motion_vectors as backward flow: down or up")
     add("--motion_frame_offset", type=int, default=0, help="frame t's motion lies in file t + this: 0, 1 or -1")
+    add("--trust_data", action="store_true", help="go on when the recorded check contradicts the four flags above")
     # model
     add("--model_base_path", type=Path, help="folder of the WAN2.2-TI2V-5B release, or of the tiny model")
     add("--model_paths", help="instead: JSON list of weight files (a list within it: the shards of one part)")
@@ -119,12 +125,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--gradient_accumulation_steps", type=int, default=8, help="iterations per optimizer update")
     add("--gradient_checkpointing", choices=CHECKPOINTING, default="every", help="stage 2: blocks recomputed")
     add("--mixed_precision", choices=("no", "bf16"), default="bf16", help="bf16: trained weights stay float32")
+    add("--max_bad_steps", type=int, default=10, help="updates in a row with inf or NaN that end the run; 0: never")
     add("--seed", type=int, default=0, help="of clip order, noise levels, noise and new weights")
     # output
     add("--output_path", type=Path, required=True, help="folder for checkpoints, log.jsonl and wandb files")
     add("--save_steps", type=int, default=500, help="iterations between checkpoints; 0: only final/")
     add("--keep_last", type=int, default=0, help="step-N folders that are kept; 0: all")
     add("--resume", default="none", help="auto: continue from the newest step-N; none; or a step-N folder")
+    add("--max_hours", type=float, default=0.0, help="save and stop after so many hours, with exit code 75; 0: never")
+    add("--timeout_minutes", type=float, default=30.0, help="how long a process waits for the others before it fails")
     add("--use_wandb", action="store_true", help="log to wandb (offline when there is no login or network)")
     add("--wandb_project", default="wan22-motion-depth", help="wandb project")
     # fmt: on
@@ -144,7 +153,11 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
         motion_y_axis=args.motion_y_axis,
         motion_frame_offset=args.motion_frame_offset,
     )
-    base = args.dataset_base_path
+    base, tables = args.dataset_base_path, [args.dataset_metadata_path, args.val_metadata_path]
+    if rank() == 0:  # the others wait for it where they first meet
+        check_scenes(operator, [table for table in tables if table])
+        for text in check_record(operator, [table for table in tables if table], args.trust_data):
+            say(f"--trust_data: {text}")
     train = MotionDepthDataset(base, args.dataset_metadata_path, operator, args.dataset_repeat, args.seed, reduce_item)
     if args.val_metadata_path is None:
         return train, None
@@ -152,24 +165,6 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
     if shared := {row["video"] for row in train.data} & {row["video"] for row in held_out.data}:
         raise ValueError(f"--val_metadata_path {args.val_metadata_path}: {min(shared)} is a training scene too")
     return train, held_out
-
-
-def find_resume(args: argparse.Namespace) -> tuple[int, Checkpoint | None]:
-    """The step folder to continue from, and how many iterations it has behind it."""
-    if args.resume == "none":
-        return 0, None
-    if args.resume == "auto":
-        step, found, messages = newest_valid(args.output_path)
-        for message in messages:
-            say(message)
-    else:
-        found = read_checkpoint(Path(args.resume))
-        if not found.has(STATE_FILE):
-            raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
-        step = found.config["training"]["step"]
-    if found is not None and (differing := differences(args, found.config["run"])):
-        raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
-    return step, found
 
 
 def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConfig:
@@ -256,21 +251,28 @@ def step_losses(
     return {"loss": total, **losses}
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, stopping: Stopping) -> None:
     check_settings(args)
+    check_output(args.output_path)
     dataset, held_out = build_datasets(args)
     files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
     config = choose_heads(args, check_weights(files))
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
-    start, resumed = find_resume(args)
+    start, resumed = find_resume(args, say)
 
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallelKwargs(find_unused_parameters=False, gradient_as_bucket_view=True)
+    waiting = InitProcessGroupKwargs(timeout=timedelta(minutes=args.timeout_minutes))
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, kwargs_handlers=[ddp], log_with="wandb" if args.use_wandb else None
+        mixed_precision=args.mixed_precision,
+        kwargs_handlers=[ddp, waiting],
+        log_with="wandb" if args.use_wandb else None,
     )
+    if accelerator.is_main_process:
+        for message in clear_leftovers(args.output_path):
+            say(message)
     clips = accelerator.num_processes * args.batch_size
     total = math.ceil(len(dataset) * args.num_epochs / clips)
     total = min(total, args.max_steps) if args.max_steps else total
@@ -286,9 +288,11 @@ def train(args: argparse.Namespace) -> None:
     updates = math.ceil(total / args.gradient_accumulation_steps)
     scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
     lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
+    health = Health(args.max_bad_steps, dataset.describe)
     run = Run(
-        accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last, clips
-    )
+        accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last,
+        clips, health,
+    )  # fmt: skip
     if resumed is not None:
         run.restore(resumed)
     grid = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
@@ -313,62 +317,59 @@ def train(args: argparse.Namespace) -> None:
         dtype,
         args.loss_frames,
     )
-    run.log = RunLog(accelerator, args.output_path, total, start)
-    if start == 0:
-        run.validate(0)
-    loop(args, run, batches, start, total)
-    run.save("final", total)
-    run.log.close()
+    run.start_log(RunLog(accelerator, args.output_path, total, start))
+    stopping.between_iterations()
+    try:
+        if start == 0:
+            run.validate(0)
+        loop(args, run, batches, start, total, stopping)
+        run.save("final", total)
+    except (Stopped, NotFiniteError):
+        accelerator.end_training()  # on all processes alike
+        raise
+    finally:
+        run.log.close()
     accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
     accelerator.end_training()
 
 
-def loop(args: argparse.Namespace, run: Run, batches: BatchLoader, start: int, total: int) -> None:
+def loop(args: argparse.Namespace, run: Run, batches: BatchLoader, start: int, total: int, stopping: Stopping) -> None:
     """Iterations start+1 .. total; an iteration is one batch on every process."""
     accelerator = run.accelerator
     model = accelerator.prepare_model(run.model)
-    parameters = named_trainable(run.model).values()
+    parameters = list(named_trainable(run.model).values())
     accumulation = args.gradient_accumulation_steps
-    waited, began = 0.0, time.perf_counter()
+    waited, timed, began = 0.0, 0, time.perf_counter()
     for step, (batch, wait) in enumerate(batches, start=start + 1):
         update = step % accumulation == 0 or step == total
         in_group = accumulation if step <= total - total % accumulation else total % accumulation
         with contextlib.nullcontext() if update else accelerator.no_sync(model):
             losses = step_losses(args, model, batch, run.statistics)
             accelerator.backward(losses["loss"].mean() / in_group)
-        run.log.add(losses, batch.sigma)
-        waited += wait
+        run.log.add(batch, losses, gradient_size(parameters))
+        waited, timed = waited + wait, timed + 1
         if update:
             if step <= start + accumulation:  # once: a head that no loss reaches would train nothing without a word
                 run.require_gradients()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm or math.inf)
-            lr = run.scheduler.get_last_lr()[0]
-            run.optimizer.step()
-            run.scheduler.step()
-            run.optimizer.zero_grad()
             seconds = time.perf_counter() - began
-            speed = {"clips_per_s": in_group * run.clips / seconds, "data_wait": waited / seconds}
-            run.log.write(step, lr=lr, grad_norm=float(norm), **speed)
-            waited, began = 0.0, time.perf_counter()
+            run.update(step, args.max_grad_norm, clips_per_s=timed * run.clips / seconds, data_wait=waited / seconds)
+            waited, timed, began = 0.0, 0, time.perf_counter()
         if step == total or (args.val_steps and step % args.val_steps == 0):
             run.validate(step)
-        if args.save_steps and step % args.save_steps == 0:
+        reason = stopping.agreed() if step < total else None
+        if reason or run.health.hopeless or (args.save_steps and step % args.save_steps == 0):
             run.save(f"step-{step}", step)
+        if run.health.hopeless:
+            raise NotFiniteError(run.hopeless_message(step))
+        if reason:
+            raise Stopped(f"{reason} after iteration {step}; step-{step} is saved, --resume auto goes on from it")
 
 
 def main() -> None:
     args = parse_args()
-    try:
-        train(args)
-    except ValueError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-
-
-def say(message: str) -> None:
-    """One line on stderr, from the main process only, also before accelerate has started."""
-    if os.environ.get("RANK", "0") == "0":
-        print(message, file=sys.stderr, flush=True)
+    with Stopping(args.max_hours) as stopping:
+        code = run_to_the_end(lambda: train(args, stopping))
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 A folder holds safetensors files, `config.json`, and `manifest.json` with the size and SHA-256 of every file. It is
 written beside its place under a temporary name, flushed to the disk and then renamed, so a folder that has its name is
-complete. Nothing is ever unpickled.
+complete. Nothing is ever unpickled. One process at a time writes into an output folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,10 @@ from torch import Tensor
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 STEP_FOLDER = re.compile(r"step-(\d+)")
+LEFTOVER = re.compile(r"\.(.+)\.\d+\.(partial|older|gone)")
+# What config.json, manifest.json and the safetensors headers may take beside the tensors.
+OVERHEAD, OVERHEAD_PER_TENSOR = 100_000, 300  # bytes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -38,51 +45,134 @@ class Checkpoint:
     config: dict
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one file, such as "motion_head.safetensors"."""
-        return load_file(self.folder / name)
+        """The tensors of one file, such as "motion_head.safetensors". Raises ValueError if they cannot be read."""
+        try:
+            return load_file(self.folder / name)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{self.folder / name}: cannot be read ({error})") from None
 
     def has(self, name: str) -> bool:
         return (self.folder / name).is_file()
 
 
-def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], config: dict) -> None:
+def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: dict) -> None:
     """Writes a checkpoint folder; an existing one of the same name is replaced only once the new one is complete.
 
     Args:
         folder: the final place; its parent is created.
         tensors: file name -> tensor name -> tensor (any device).
         config: written as config.json.
+
+    Raises:
+        ValueError: the disk has no room, or does not take the files. Everything that was there is as it was.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
+    needed = size_of(tensors)
+    draft = _hidden(folder, "partial")
     try:
-        for name, values in tensors.items():
-            # Through bytes: the library's own save_file makes files that only their owner can read.
-            (draft / name).write_bytes(save({key: value.detach().cpu().contiguous() for key, value in values.items()}))
-        (draft / CONFIG).write_text(json.dumps(config, indent=2))
-        manifest = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(draft.iterdir())
-        }
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=2))
-        for path in draft.iterdir():
-            _flush(path)
-        _flush(draft)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        require_space(folder.parent, needed, f"the checkpoint {folder.name}/")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        _write_files(draft, tensors, config)
         _put_in_place(draft, folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if error.errno in NO_ROOM:
+            raise ValueError(
+                _no_room(folder.parent, needed, f"the checkpoint {folder.name}/", error.strerror)
+            ) from None
+        raise ValueError(
+            f"{folder}: cannot be written ({error.strerror}{f': {error.filename}' if error.filename else ''}); "
+            "what was there is whole"
+        ) from None
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
+def size_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """Bytes that a checkpoint with these tensors takes at most."""
+    each = [tensor for values in tensors.values() for tensor in values.values()]
+    return OVERHEAD + sum(OVERHEAD_PER_TENSOR + tensor.nbytes for tensor in each)
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raises ValueError if fewer than `needed` bytes are free where a folder lies."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(_no_room(folder, needed, what, f"{free / 1e6:,.1f} MB are free"))
+
+
+def _no_room(folder: Path, needed: int, what: str, found: str) -> str:
+    return (
+        f"{folder}: no room for {what}, which takes {needed / 1e6:,.1f} MB ({found}); what was there is whole. "
+        "Make room and start again with --resume auto; --keep_last keeps only the newest checkpoints"
+    )
+
+
+def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: dict) -> None:
+    manifest = {}
+
+    def write(name: str, data: bytes) -> None:
+        with (draft / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    for name, values in tensors.items():
+        # Through bytes: the library's own save_file makes files that only their owner can read.
+        write(name, save({key: value.detach().cpu().contiguous() for key, value in values.items()}))
+    write(CONFIG, json.dumps(config, indent=2).encode())
+    write(MANIFEST, json.dumps(manifest, indent=2).encode())
+    _flush(draft)
+
+
 def _put_in_place(draft: Path, folder: Path) -> None:
-    """Renames; an older folder of that name steps aside first and goes last."""
-    older = folder.with_name(f".{folder.name}.{os.getpid()}.older")
-    if folder.exists():
-        os.rename(folder, older)
-    os.rename(draft, folder)
+    """Renames. An older folder of that name and the new one change places, at once where the file system can."""
+    older = _hidden(folder, "older")
+    if not folder.exists():
+        os.rename(draft, folder)
+    elif _exchange(draft, folder):
+        os.rename(draft, older)
+    else:
+        os.rename(folder, older)  # a kill between these two is mended by `clear_leftovers`
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            os.rename(older, folder)
+            raise
     _flush(folder.parent)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two folders change names in one step. False if the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def clear_leftovers(output_path: Path) -> list[str]:
+    """Removes what a killed process left half-done, and says what it mended; only before anything is written."""
+    messages = []
+    for path in sorted(output_path.glob(".*")) if output_path.is_dir() else []:
+        if not (match := LEFTOVER.fullmatch(path.name)):
+            continue
+        folder = output_path / match[1]
+        if match[2] == "older" and not folder.exists():
+            os.rename(path, folder)
+            messages.append(f"{folder}: put back; the process that was replacing it was killed")
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    return messages
+
+
+def _hidden(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
 
 
 def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
@@ -98,17 +188,19 @@ def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such checkpoint folder")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
+        manifest = {name: (facts["bytes"], facts["sha256"]) for name, facts in _read_json(folder / MANIFEST).items()}
+        config = _read_json(folder / CONFIG)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: not a checkpoint folder ({error})") from None
-    for name, facts in manifest.items():
+    for name, (size, digest) in manifest.items():
         path = folder / name
+        if Path(name).name != name:
+            raise ValueError(f"{folder / MANIFEST}: names {name!r}, expected files of this folder")
         if not path.is_file():
             raise ValueError(f"{path}: missing from the checkpoint")
-        if path.stat().st_size != facts["bytes"]:
-            raise ValueError(f"{path}: {path.stat().st_size} bytes, the manifest says {facts['bytes']}")
-        if verify and _sha256(path) != facts["sha256"]:
+        if path.stat().st_size != size:
+            raise ValueError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}")
+        if verify and _sha256(path) != digest:
             raise ValueError(f"{path}: its checksum is not the manifest's; the file was changed or is damaged")
     return Checkpoint(folder, config)
 
@@ -132,16 +224,29 @@ def newest_valid(output_path: Path) -> tuple[int, Checkpoint | None, list[str]]:
     return 0, None, messages
 
 
-def rotate(output_path: Path, keep_last: int) -> Iterable[Path]:
-    """Deletes all but the newest `keep_last` step folders; 0 keeps all. Returns what was deleted."""
+def rotate(output_path: Path, keep_last: int, newest: int) -> Iterable[Path]:
+    """Deletes all but the `keep_last` newest step folders; 0 keeps all. Returns what was deleted.
+
+    Args:
+        newest: step of the one that has just been written. A folder of a later step was passed over as damaged when the
+            run went on; it neither counts nor goes.
+    """
     if keep_last <= 0:
         return []
-    old = [folder for _, folder in step_folders(output_path)[keep_last:]]
+    old = [folder for step, folder in step_folders(output_path) if step <= newest][keep_last:]
     for folder in old:
-        gone = folder.with_name(f".{folder.name}.{os.getpid()}.older")
-        os.rename(folder, gone)  # first out of sight, so that a kill in the middle leaves no half folder
-        shutil.rmtree(gone, ignore_errors=True)
+        gone = _hidden(folder, "gone")
+        with contextlib.suppress(OSError):  # it then stays, which harms nobody
+            os.rename(folder, gone)  # first out of sight, so that a kill in the middle leaves no half folder
+            shutil.rmtree(gone, ignore_errors=True)
     return old
+
+
+def _read_json(path: Path) -> dict:
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return found
 
 
 def _sha256(path: Path) -> str:

@@ -102,6 +102,11 @@ class MotionDepthDataset(UnifiedDataset):
         window = int(_permutation(self.windows[row], self.seed, 1, row, lap)[step])
         return ClipId(row, self.data[row]["video"], window)
 
+    def describe(self, position: int) -> str:
+        """The clip at a position, for messages."""
+        _, scene, window = self.clip_at(position)
+        return f"clip {position} (scene {scene}, window {window})"
+
     def __getitem__(self, position: int) -> Any:
         """The item at a position, which may lie in any epoch.
 
@@ -115,7 +120,7 @@ class MotionDepthDataset(UnifiedDataset):
             item = self.data[row] | {"video": clip, "position": _position(position), "window": window}
             return item if self.reduce is None else self.reduce(item)
         except ValueError as error:
-            return LoadError(f"clip {position} (scene {scene}, window {window}): {error}")
+            return LoadError(f"{self.describe(position)}: {error}")
 
     def _count_windows(self, number: int, scene: str) -> int:
         try:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from motion_depth.batch import Batch, Sample, make_batch
 from motion_depth.data import raise_load_errors
 from motion_depth.noise import NoiseMixture
+from motion_depth.stopping import leave_signals_to_the_parent
 from motion_depth.wan import ClipEncoder, pad_contexts
 
 
@@ -57,6 +58,7 @@ class BatchLoader:
             collate_fn=list,
             prefetch_factor=2 if workers else None,
             persistent_workers=False,
+            worker_init_fn=leave_signals_to_the_parent,
         )
         self.encoder, self.mixture, self.seed, self.device, self.dtype = encoder, mixture, seed, device, dtype
         self.loss_frames = loss_frames

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from motion_depth.assemble import LoraConfig, model_config, model_tensors
 from motion_depth.checkpoint import Checkpoint, rotate, write_checkpoint
+from motion_depth.health import Health
 from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog
-from motion_depth.training_state import capture, named_trainable, restore
+from motion_depth.training_state import capture, named_trainable, pending_of, restore
 from motion_depth.validation import Validation, log_validation
 from motion_depth.wan import MotionDepthModel, count_operations
 
@@ -42,6 +45,7 @@ class Run:
         lora: of stage 2, None in stage 1.
         keep_last: step-N folders that are kept; 0: all.
         clips: clips of an iteration, over all processes.
+        health: skipped updates and gradient norms.
         validation: on held-out clips, if there are any.
         log: set before the loop starts.
         wandb_id: of the run at wandb, continued after resuming.
@@ -58,10 +62,12 @@ class Run:
     output_path: Path
     keep_last: int
     clips: int
+    health: Health
     validation: Validation | None = None
     log: RunLog | None = None
     wandb_id: str | None = None
     best_score: float | None = None
+    pending: dict[str, Tensor] = field(default_factory=dict)  # the log's, from a checkpoint, until there is a log
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Optimizer, half-accumulated gradients, schedule and bookkeeping of a step folder.
@@ -80,6 +86,12 @@ class Run:
         restore(self.model, self.optimizer, tensors)
         self.scheduler.load_state_dict(saved["scheduler"])
         self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
+        self.health.restore(saved["health"])
+        self.pending = pending_of(tensors)
+
+    def start_log(self, log: RunLog) -> None:
+        log.restore(self.pending)
+        self.log = log
 
     def describe(self, start: int, total: int, updates: int, grid: tuple[int, int, int]) -> str:
         """What is about to run, in numbers.
@@ -105,12 +117,47 @@ class Run:
         if dead := [name for name, parameter in named_trainable(self.model).items() if parameter.grad is None]:
             raise ValueError(f"{len(dead)} trainable tensors receive no gradient, the first is {dead[0]}")
 
+    def update(self, step: int, max_grad_norm: float, **speed: float) -> None:
+        """One optimizer update with the accumulated gradients, unless something in it is not finite; and its log row.
+
+        An update that is skipped leaves weights, optimizer and learning rate as they are. Collective.
+
+        Args:
+            max_grad_norm: gradients are clipped to it; 0: not.
+            speed: for the log.
+        """
+        parameters = list(named_trainable(self.model).values())
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
+        clips = self.log.collect()
+        if problem := self.health.problem(clips, norm):
+            self.log.event(step, problem, skipped_updates=self.health.skipped)
+        else:
+            lr = self.scheduler.get_last_lr()[0]
+            self.optimizer.step()
+            self.scheduler.step()
+            self.log.write(step, clips, lr=lr, grad_norm=norm, **speed)
+            if times := self.health.spike(norm):
+                message = f"gradient norm {norm:.3g} is {times:.0f} times its running median"
+                self.log.event(step, message, grad_norm_over_median=times)
+        self.optimizer.zero_grad()
+
+    def hopeless_message(self, step: int) -> str:
+        return (
+            f"{self.health.in_row} updates in a row had inf or NaN in them (--max_bad_steps); "
+            f"step-{step} holds weights and optimizer as they were before the first of them. The clips are named above "
+            "and in log.jsonl"
+        )
+
     def save(self, name: str, step: int) -> None:
         """Writes <output_path>/<name>; every process takes part, the main one writes.
 
         Only step folders hold what resuming needs.
+
+        Raises:
+            ValueError: on every process, if the checkpoint cannot be written.
         """
-        state = {STATE_FILE: capture(self.model, self.optimizer)} if name.startswith("step-") else {}
+        whole = name.startswith("step-")
+        state = {STATE_FILE: capture(self.model, self.optimizer, self.log.pending())} if whole else {}
         config = model_config(self.model.heads.config, self.statistics, self.lora, self.settings)
         config["training"] = {
             "step": step,
@@ -119,11 +166,18 @@ class Run:
             "scheduler": self.scheduler.state_dict(),
             "wandb_run_id": self.wandb_id,
             "best_score": self.best_score,
+            "health": self.health.state(),
         }
+        failure = None
         if self.accelerator.is_main_process:
-            write_checkpoint(self.output_path / name, model_tensors(self.model, self.statistics) | state, config)
-            rotate(self.output_path, self.keep_last)
-        self.accelerator.wait_for_everyone()
+            try:
+                write_checkpoint(self.output_path / name, model_tensors(self.model, self.statistics) | state, config)
+                if whole:
+                    rotate(self.output_path, self.keep_last, step)
+            except ValueError as error:
+                failure = str(error)
+        if failure := broadcast_object_list([failure])[0]:
+            raise ValueError(failure)
 
     def validate(self, step: int) -> None:
         """Scores the held-out clips, and keeps the model as best/ if it is better than ever before."""

@@ -5,6 +5,7 @@ Settings are the training script's flags as attributes of one object; messages n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ HARMLESS = {
     "val_metadata_path",
     "val_steps",
     "val_clips",
+    "max_bad_steps",
+    "max_hours",
+    "timeout_minutes",
+    "trust_data",
 }
 
 
@@ -55,9 +60,16 @@ def check_settings(args: Any) -> None:
         "val_steps",
         "learning_rate",
         "lora_learning_rate",
+        "weight_decay",
+        "max_bad_steps",
+        "max_hours",
+        "val_clips",
+        "seed",
     ):
-        if getattr(args, name) < 0:
+        if not 0 <= getattr(args, name) < math.inf:
             raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
+    if not 0 < args.timeout_minutes < math.inf:
+        raise ValueError(f"--timeout_minutes {args.timeout_minutes}: expected more than 0")
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
     if not 0 <= args.loss_frames < args.num_frames:

@@ -6,6 +6,7 @@ import json
 import netrc
 import os
 import socket
+import sys
 from collections import defaultdict
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,6 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from motion_depth.batch import Batch
+from motion_depth.health import Clips
 from motion_depth.noise import noise_bin
 
 LOG_FILE = "log.jsonl"
@@ -50,7 +53,7 @@ def _wandb_login() -> bool:
 
 
 class RunLog:
-    """Collects per-clip losses, and writes one row per optimizer update.
+    """Collects what every clip gave, and writes one row per optimizer update.
 
     Args:
         accelerator: rows are averaged over all its processes; only the main one writes.
@@ -60,7 +63,7 @@ class RunLog:
 
     def __init__(self, accelerator: Accelerator, output_path: Path, total: int, start: int):
         self.accelerator = accelerator
-        self.rows: list[Tensor] = []
+        self.rows: list[Tensor] = []  # (b, 3 + losses) each: position, sigma, gradient, losses
         self.names: list[str] = []
         self.file = None
         self.bar = tqdm(
@@ -71,32 +74,53 @@ class RunLog:
             _keep_rows_until(output_path / LOG_FILE, start)
             self.file = (output_path / LOG_FILE).open("a", buffering=1)
 
-    def add(self, losses: dict[str, Tensor], sigma: Tensor) -> None:
-        """Remembers the per-clip losses (b,) of one iteration; no synchronisation with the device."""
+    def add(self, batch: Batch, losses: dict[str, Tensor], gradient: Tensor) -> None:
+        """Remembers the per-clip losses (b,) of one iteration; no synchronisation with the device.
+
+        Args:
+            gradient: see `health.gradient_size`.
+        """
         self.names = list(losses)
-        self.rows.append(torch.stack([sigma, *(loss.detach().float() for loss in losses.values())], dim=1))
+        positions = torch.tensor(batch.positions, dtype=torch.float64).to(batch.sigma.device, non_blocking=True)
+        columns = [positions, batch.sigma, gradient.expand_as(batch.sigma), *losses.values()]
+        self.rows.append(torch.stack([column.detach().double() for column in columns], dim=1))
         self.bar.update()
 
-    def write(self, step: int, **values: float) -> dict[str, float]:
-        """Averages what was added since the last call over clips and processes, and writes it with further values.
+    def pending(self) -> dict[str, Tensor]:
+        """The rows of an update that is not complete, for a checkpoint."""
+        return {"rows": torch.cat(self.rows)} if self.rows else {}
+
+    def restore(self, pending: dict[str, Tensor]) -> None:
+        self.rows = [rows.to(self.accelerator.device) for rows in pending.values()]
+
+    def collect(self) -> Clips:
+        """The clips since the last call, of all processes, on every process."""
+        table = self.accelerator.gather(torch.cat(self.rows)).cpu()
+        self.rows.clear()
+        return Clips.of(table, self.names)
+
+    def write(self, step: int, clips: Clips, **values: float) -> None:
+        """Writes the clips' mean losses, also by noise level, and further values.
 
         Args:
             step: iterations done; the only x axis that wandb is given.
-
-        Returns:
-            The row, on every process.
         """
-        table = self.accelerator.gather(torch.cat(self.rows)).cpu()
-        self.rows.clear()
-        row = {name: float(table[:, column].mean()) for column, name in enumerate(self.names, start=1)}
+        row = {name: sum(found) / len(found) for name, found in clips.losses.items()}
         bins: dict[str, list[float]] = defaultdict(list)
-        for clip in table:
-            for column, name in enumerate(self.names, start=1):
-                bins[f"{name}/sigma_{noise_bin(float(clip[0]))}"].append(float(clip[column]))
-        row |= {name: sum(found) / len(found) for name, found in bins.items()} | values
-        self.log(step, row, "train")
+        for name, found in clips.losses.items():
+            for sigma, value in zip(clips.sigma, found, strict=True):
+                bins[f"{name}/sigma_{noise_bin(sigma)}"].append(value)
+        self.log(step, row | {name: sum(found) / len(found) for name, found in bins.items()} | values, "train")
         self.bar.set_postfix({name: f"{row[name]:.3f}" for name in self.names if name.endswith("loss")})
-        return row
+
+    def event(self, step: int, message: str, **values: float) -> None:
+        """Says what happened at an iteration, on the console and in `log.jsonl`; the trackers get the values."""
+        if self.file is not None:
+            tqdm.write(f"iteration {step}: {message}", file=sys.stderr)
+            self.file.write(json.dumps({"step": step, "group": "health", **values, "message": message}) + "\n")
+        self.accelerator.log(
+            {"iteration": step, **{f"health/{name}": value for name, value in values.items()}}, step=step
+        )
 
     def log(self, step: int, row: dict, group: str) -> None:
         """Writes one row to `log.jsonl` and, as `group/name`, to the trackers."""

@@ -1,10 +1,12 @@
-"""The part of a checkpoint that only resuming needs: optimizer, half-accumulated gradients, learning-rate schedule.
+"""The part of a checkpoint that only resuming needs: optimizer, half-accumulated gradients and what belongs to them.
 
 Everything becomes named tensors, so that it is stored as safetensors and nothing has to be unpickled. Random numbers
 are not among it: sampling and noise are pure functions of the seed and the position (`noise.py`, `data.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,16 @@ def named_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def capture(
+    model: nn.Module, optimizer: torch.optim.Optimizer, pending: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Optimizer state and, in the middle of an accumulation, every process's own gradients.
 
-    Collective: every process has to call it. Names are `optimizer/<parameter>/<key>` and `gradient/<rank>/<parameter>`.
+    Collective: every process has to call it. Names are `optimizer/<parameter>/<key>`, `gradient/<rank>/<parameter>` and
+    `pending/<rank>/<name>`.
+
+    Args:
+        pending: what else this process has gathered for the update that it is in the middle of.
     """
     tensors = {}
     for name, parameter in named_trainable(model).items():
@@ -30,9 +38,17 @@ def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
         for name, parameter in named_trainable(model).items()
         if parameter.grad is not None
     }
-    for rank, found in enumerate(_all_gather(gradients)):
-        tensors.update({f"gradient/{rank}/{name}": value for name, value in found.items()})
+    mine = {f"gradient/{_rank()}/{name}": value for name, value in gradients.items()}
+    mine |= {f"pending/{_rank()}/{name}": value.detach().cpu() for name, value in (pending or {}).items()}
+    for found in _all_gather(mine):
+        tensors.update(found)
     return tensors
+
+
+def pending_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What this process gave `capture` as `pending`."""
+    prefix = f"pending/{_rank()}/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -41,12 +57,10 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[st
     Raises:
         ValueError: the state is of another model.
     """
-    rank = get_rank() if is_initialized() else 0
-    trainable = named_trainable(model)
-    unknown = {
-        name.split("/", 2)[1 if name.startswith("optimizer/") else 2].rsplit("/", 1)[0] for name in tensors
-    } - trainable.keys()
-    if unknown:
+    rank, trainable = _rank(), named_trainable(model)
+    named = {name.split("/")[1] for name in tensors if name.startswith("optimizer/")}
+    named |= {name.split("/")[2] for name in tensors if name.startswith("gradient/")}
+    if unknown := named - trainable.keys():
         raise ValueError(f"training state: no parameter is called {min(unknown)}; it was written by another model")
     for name, parameter in trainable.items():
         prefix = f"optimizer/{name}/"
@@ -58,6 +72,10 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[st
             }
         gradient = tensors.get(f"gradient/{rank}/{name}")
         parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)
+
+
+def _rank() -> int:
+    return get_rank() if is_initialized() else 0
 
 
 def _all_gather(value: dict[str, Tensor]) -> list[dict[str, Tensor]]:

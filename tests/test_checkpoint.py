@@ -28,8 +28,8 @@ def test_round_trip(tmp_path):
 
 def test_replacing_keeps_the_old_one_until_the_new_one_stands(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "final", TENSORS, {"run": 1})
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr("motion_depth.checkpoint.save", lambda *a: (_ for _ in ()).throw(OSError("no space")))
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"final: cannot be written \(no way\)"):
+        patch.setattr("motion_depth.checkpoint.save", lambda *a: (_ for _ in ()).throw(OSError(0, "no way")))
         write_checkpoint(tmp_path / "final", TENSORS, {"run": 2})
     assert read_checkpoint(tmp_path / "final").config == {"run": 1}
     assert names(tmp_path) == ["final"]
@@ -74,8 +74,10 @@ def test_the_newest_whole_one_is_found(tmp_path):
 def test_rotation_spares_final_and_best(tmp_path):
     for name in ("step-5", "step-10", "step-100", "final", "best"):
         write_checkpoint(tmp_path / name, TENSORS, {})
-    assert list(rotate(tmp_path, 0)) == []
-    rotate(tmp_path, 2)
+    assert list(rotate(tmp_path, 0, 100)) == []
+    rotate(tmp_path, 2, 100)
+    assert names(tmp_path) == ["best", "final", "step-10", "step-100"]
+    rotate(tmp_path, 1, 10)  # step-100 was passed over as damaged: it must not push out step-10
     assert names(tmp_path) == ["best", "final", "step-10", "step-100"]
 
 

@@ -1,0 +1,61 @@
+"""Which checkpoint a run goes on from, and what it must not replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, step_folders
+from motion_depth.run import STATE_FILE
+from motion_depth.settings import differences
+
+
+def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
+    """The step folder that --resume asks for, and how many iterations it has behind it; (0, None) for a new run.
+
+    Args:
+        args: the run's settings. say: is given a line about each step folder that is passed over.
+
+    Raises:
+        ValueError: it is not whole or of a run with other settings, or going on would replace results.
+    """
+    if args.resume == "none":
+        return 0, None
+    if args.resume == "auto":
+        step, found, messages = newest_valid(args.output_path)
+        for message in messages:
+            say(message)
+        if found is None:
+            _refuse_to_start_over(args.output_path)
+            return 0, None
+    else:
+        found = read_checkpoint(Path(args.resume))
+        if not found.has(STATE_FILE):
+            raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
+    try:
+        step, settings = int(found.config["training"]["step"]), dict(found.config["run"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{found.folder / 'config.json'}: does not describe a run ({error!r})") from None
+    later = [folder.name for other, folder in step_folders(args.output_path) if other > step]
+    if args.resume != "auto" and later:
+        raise ValueError(
+            f"--resume {args.resume}: --output_path {args.output_path} holds later ones ({', '.join(later[:3])}); "
+            "choose another folder, or move them away"
+        )
+    if differing := differences(args, settings):
+        raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
+    return step, found
+
+
+def _refuse_to_start_over(output_path: Path) -> None:
+    if steps := step_folders(output_path):
+        raise ValueError(
+            f"--resume auto: none of the {len(steps)} step folders in {output_path} is whole (see above); "
+            "move them away, or choose another --output_path"
+        )
+    if (output_path / "final").exists():
+        raise ValueError(
+            f"--output_path {output_path}: holds a finished run, final/, and no step folder to go on from; "
+            "choose another folder"
+        )
