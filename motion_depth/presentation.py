@@ -1,0 +1,168 @@
+"""What was generated or re-read, as a folder to look at: videos, panels, arrays, point clouds, and run.json.
+
+Axes: t frame, h w pixel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from motion_depth.batch import pack_targets, stack_targets
+from motion_depth.clips import MotionDepthClip
+from motion_depth.colours import Maps
+from motion_depth.consistency import difference, self_consistency
+from motion_depth.evaluation import KEYS, metrics_of, score_frames, sigma_name
+from motion_depth.export import write_depth, write_depth_png, write_motion, write_ply
+from motion_depth.generation import Reading
+from motion_depth.media import complete_file, write_png, write_video
+from motion_depth.panels import PanelRow, reading_rows, spread_frames, strip, video
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A video and what the model says about it.
+
+    Attributes:
+        label: what the video is called in a panel.
+        frames: (t, h, w, 3) uint8.
+        readings: where it was read -> the reading, from the noisiest on; the first is the forecast.
+        result: key of the reading that is saved and shown as what the video shows.
+        truth: the scene's clip, if it is known.
+    """
+
+    label: str
+    frames: Tensor
+    readings: dict[str, Reading]
+    result: str
+    truth: MotionDepthClip | None = None
+
+    @property
+    def seen(self) -> Reading:
+        return self.readings[self.result]
+
+    @property
+    def forecast(self) -> Reading:
+        return next(iter(self.readings.values()))
+
+
+def measure(shown: Shown, mean_depth: Tensor) -> dict:
+    """All numbers about a video, for run.json.
+
+    Args:
+        mean_depth: (h, w) of the training set, for the baseline; only looked at with a truth.
+
+    Returns:
+        `self_consistency` of the result (see consistency.py); `know_show_gap`: how far the forecast is from it, and
+        what share of the video's changes each explains; `readings`: for each one its noise level, self-consistency,
+        difference from the result, and with a truth the metrics of tools/evaluate.py, with their baselines.
+    """
+    readings = {}
+    for where, reading in shown.readings.items():
+        found = {
+            "sigma": reading.sigma,
+            "self_consistency": self_consistency(shown.frames, reading.motion, reading.depth, reading.there),
+            "from_result": difference(reading.motion, reading.depth, shown.seen.motion, shown.seen.depth),
+        }
+        if shown.truth is not None:
+            found["metrics"] = _metrics(reading, shown.truth, mean_depth)
+        readings[where] = found
+    seen, forecast = readings[shown.result], next(iter(readings.values()))
+    return {
+        "result": shown.result,
+        "self_consistency": seen["self_consistency"],
+        "know_show_gap": {
+            **forecast["from_result"],
+            "forecast_explained": forecast["self_consistency"]["explained"],
+            "seen_explained": seen["self_consistency"]["explained"],
+        },
+        "readings": readings,
+    }
+
+
+def _metrics(reading: Reading, truth: MotionDepthClip, mean_depth: Tensor) -> dict[str, float | None]:
+    keys = dict.fromkeys(KEYS[:-1], 0)  # the frame's number is filled in by score_frames
+    return metrics_of(
+        score_frames(reading.predictions, stack_targets([pack_targets(truth)]).to("cpu"), mean_depth, keys)
+    )
+
+
+def panel_rows(shown: Shown) -> list[PanelRow]:
+    """The video, then motion and depth: true if known, seen in the video, forecast from its first frame."""
+    pictures, readings = {shown.label: shown.frames}, {}
+    if shown.truth is not None:
+        truth = shown.truth
+        if not truth.frames.equal(shown.frames):
+            pictures["True video"] = truth.frames
+        readings["True"] = Maps(truth.motion, truth.depth, truth.motion_valid, truth.depth_valid)
+    for name, reading in (("Seen", shown.seen), ("Forecast", shown.forecast)):
+        readings[name] = Maps(reading.motion, reading.depth, None, reading.there)
+    return reading_rows(pictures, readings)
+
+
+def write_result(folder: Path, shown: Shown, title: str, fps: float) -> None:
+    """video.mp4, motion.mp4, depth.mp4, panel.mp4, panel.png, motion.npz, depth.npz."""
+    rows = panel_rows(shown)
+    write_video(folder / "video.mp4", shown.frames, fps)
+    for kind in ("motion", "depth"):
+        row = next(row for row in rows if row.label == f"Seen {kind}")
+        write_video(folder / f"{kind}.mp4", video([row], title=title), fps)
+    write_video(folder / "panel.mp4", video(rows, title=title), fps)
+    write_png(folder / "panel.png", strip(rows, spread_frames(len(shown.frames)), title=title))
+    write_motion(folder / "motion.npz", shown.seen.motion)
+    write_depth(folder / "depth.npz", shown.seen.depth, shown.seen.there)
+
+
+def export(folder: Path, shown: Shown, kinds: Sequence[str], frames: Sequence[int], fov: float | None) -> list[str]:
+    """Point clouds ("ply") and depth pictures ("png16") of some frames; returns a line for what needs a word."""
+    notes, seen = [], shown.seen
+    depth, there = seen.depth, seen.there
+    for frame in frames:
+        if "ply" in kinds:
+            write_ply(folder / "ply" / f"{frame:04d}.ply", shown.frames[frame], depth[frame], there[frame], fov)
+        if "png16" in kinds:
+            path = folder / "depth_millimetres" / f"{frame:04d}.png"
+            if too_far := write_depth_png(path, depth[frame], there[frame]):
+                notes.append(f"{path}: {too_far} pixels are farther than 65.535 m, which is what they say now")
+    return notes
+
+
+def write_run(folder: Path, record: dict) -> None:
+    """run.json, the last file of a folder: where it is, everything else is."""
+    with complete_file(folder / "run.json") as file:
+        file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def summary(measured: dict) -> str:
+    """What to print about a video: three short lines, and two more with a truth."""
+    own, gap = measured["self_consistency"], measured["know_show_gap"]
+    lines = [
+        f"motion  explains {_percent(own['explained'])} of what changes from frame to frame, of moving pixels "
+        f"{_percent(own['moving_explained'])} (warp error {_number(own['moving_warp_error'])}, no motion "
+        f"{_number(own['moving_still_error'])} of 255); {_percent(own['moving_share'])} move",
+        f"depth   {_percent(own['depth_steady'])} of the points keep it within 5 % along the motion (mean change "
+        f"{_percent(own['depth_change'])}, at the same pixel {_percent(own['depth_change_still'])})",
+        f"forecast from the first frame: motion {_number(gap['motion_px'])} px and depth {_percent(gap['depth_rel'])} "
+        f"from what the video shows; it explains {_percent(gap['forecast_explained'])}",
+    ]
+    for where, reading in measured["readings"].items():
+        if found := reading.get("metrics"):
+            depth, moving = (
+                f"{_number(found[name])} ({baseline} {_number(found[f'{name}_baseline'])})"
+                for name, baseline in (("abs_rel", "mean depth"), ("moving_epe", "no motion"))
+            )
+            level = sigma_name(round(reading["sigma"], 4))
+            lines.append(f"truth   {where}, noise {level}: AbsRel {depth}, moving EPE {moving} px")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

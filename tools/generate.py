@@ -1,0 +1,212 @@
+"""A video from one image and a prompt, together with the motion and the depth that the model believes in.
+
+    python tools/generate.py --checkpoint outputs/stage2/final --model_base_path models/Wan-AI/Wan2.2-TI2V-5B \
+        --image ball.png --prompt "A ball rolls off a table." --output outputs/ball
+
+Other beginnings, with --checkpoint, --model_base_path and --output as above:
+
+    --dataset_base_path DATA --scene test_ball_collide/env_0/0/0 --prompt TEXT    # its first frame; compared with it
+    --csv prompts.csv                                                             # columns prompt and image, or video
+    --reread video.mp4 --prompt TEXT                                              # nothing is generated, only read
+    --dataset_base_path DATA --csv scenes.csv --reread                            # the scenes' own clips are read
+
+The video is that of DiffSynth's own pipeline, bit for bit: the heads only read. They read some denoising steps on the
+way, the first of which sees nothing but the first frame (what they say there is a forecast), and the finished video
+once more at a small noise level. With a scene the result is compared with its ground truth. Every output folder
+receives video.mp4, motion.mp4, depth.mp4, panel.mp4, panel.png, motion.npz, depth.npz and, last, run.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from torch.nn.functional import interpolate as resize
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from motion_depth.assemble import load_model, read_head_config, read_statistics
+from motion_depth.checkpoint import Checkpoint
+from motion_depth.generation import Reading, generate, load_fused, read_latents
+from motion_depth.inputs import Job, csv_jobs, picture_job, scene_job, video_job
+from motion_depth.panels import spread_frames
+from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
+from motion_depth.wan import SIZE_FACTOR, ClipEncoder, MotionDepthModel, load_pipeline, pad_contexts
+from motion_depth.weights import check_weights
+from tools.model_flags import add_model_flags, clip_operator, find_weights, read_run
+
+FINISHED, FIRST_FRAME = "finished video", "first frame only"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add_model_flags(parser)
+    add("--image", type=Path, help="first frame; scaled to cover the size and cut at the centre, as in training")
+    add("--scene", help="instead: a scene of --dataset_base_path; its first frame, compared with its ground truth")
+    add(
+        "--csv", type=Path, help="instead: many, with columns prompt and image (relative to the CSV) or video (a scene)"
+    )
+    add("--reread", nargs="?", const=True, help="read only: a video or a folder of frames; alone: the scene's own clip")
+    add("--prompt", help="text; not with --csv")
+    add("--output", type=Path, required=True, help="folder for the results; a new or empty one")
+    add("--dataset_base_path", type=Path, help="folder of the scenes")
+    add("--frame_stride", help="rendered frames per frame of a scene's clip; default: as in training")
+    add("--num_frames", type=int, help="4k+1; default: as in training")
+    add("--height", type=int, help="multiple of 32; default: as in training")
+    add("--width", type=int, help="multiple of 32; default: as in training")
+    add("--num_inference_steps", type=int, default=50, help="denoising steps")
+    add("--cfg_scale", type=float, default=5.0, help="classifier-free guidance; 1: off, half the time")
+    add("--negative_prompt", default="", help="what guidance leads away from")
+    add("--read", choices=("video", "last_step"), default="video", help="what the saved motion and depth are read off")
+    add("--read_noise", type=float, default=0.02, help="noise level, 0 to 1, at which a finished video is read")
+    add(
+        "--read_steps",
+        type=int,
+        default=5,
+        help="denoising steps that are read, from the first to the last; at least 2",
+    )
+    add("--export", nargs="+", choices=("ply", "png16"), default=[], help="point clouds; depth in mm as 16-bit PNG")
+    add("--export_frames", type=int, nargs="+", default=[0], help="frames that are exported")
+    add("--fov", type=float, help="horizontal field of view in degrees, for ply")
+    add("--fps", type=float, default=15.0, help="frames per second of the videos that are written")
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """What the flags alone tell. Raises ValueError."""
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise ValueError(f"--output {args.output} is not an empty folder; choose a new one")
+    given = [f"--{name}" for name in ("image", "scene", "csv") if getattr(args, name) is not None]
+    if args.reread not in (None, True):
+        given.append("--reread FILE")
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise ValueError(f"found {found}: expected one of --image, --scene, --csv and --reread FILE")
+    if args.reread is True and given == ["--image"]:
+        raise ValueError("--reread --image: a picture has no motion; give a video, or a scene")
+    if (args.prompt is None) == (args.csv is None):
+        raise ValueError("--prompt: expected with a single video, and not with --csv, which has a column for it")
+    if args.scene is not None and args.dataset_base_path is None:
+        raise ValueError("--scene: expected --dataset_base_path, the folder of the scenes, beside it")
+    for name, lowest in (("num_inference_steps", 2), ("read_steps", 2), ("fps", 1e-3), ("cfg_scale", 0)):
+        if not getattr(args, name) >= lowest:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected at least {lowest}")
+    if not 0 <= args.read_noise <= 1:
+        raise ValueError(f"--read_noise {args.read_noise}: expected a number from 0 to 1")
+    if "ply" in args.export and not (args.fov and 0 < args.fov < 180):
+        raise ValueError(f"--export ply: found --fov {args.fov}, expected the horizontal field of view in degrees")
+
+
+def fill_sizes(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Fills in sizes from the training run and checks them. Raises ValueError."""
+    for name in ("height", "width", "num_frames"):
+        if getattr(args, name) is None:
+            setattr(args, name, checkpoint.config["run"][name])
+    for name in ("height", "width"):
+        if (size := getattr(args, name)) <= 0 or size % SIZE_FACTOR:
+            raise ValueError(f"--{name} {size}: expected a multiple of {SIZE_FACTOR}")
+    if args.num_frames < 5 or args.num_frames % 4 != 1:
+        raise ValueError(f"--num_frames {args.num_frames}: expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    if wrong := [frame for frame in args.export_frames if args.export and not 0 <= frame < args.num_frames]:
+        raise ValueError(f"--export_frames {wrong[0]}: expected numbers from 0 to {args.num_frames - 1}")
+
+
+def find_jobs(args: argparse.Namespace, checkpoint: Checkpoint) -> list[Job]:
+    """The videos that the flags ask for; every input is looked at. Raises ValueError."""
+    size = args.height, args.width
+    operator = None
+    if args.dataset_base_path is not None:
+        changes = {name: getattr(args, name) for name in ("height", "width", "num_frames", "frame_stride")}
+        operator = clip_operator(checkpoint, args.dataset_base_path, **changes)
+    whole = bool(args.reread)
+    if args.csv is not None:
+        return csv_jobs(args.csv, operator, size, whole)
+    if args.scene is not None:
+        return [scene_job(operator, args.scene, whole, args.prompt)]
+    if args.image is not None:
+        return [picture_job(args.image, size, args.prompt)]
+    return [video_job(Path(args.reread), size, args.num_frames, args.prompt)]
+
+
+def run(args: argparse.Namespace) -> None:
+    check(args)
+    checkpoint, dtype = read_run(args)
+    fill_sizes(args, checkpoint)
+    jobs = find_jobs(args, checkpoint)
+    files = find_weights(args)
+    arguments = check_weights(files)["dit"]
+    read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
+    mean_depth = resize(read_statistics(checkpoint).mean_depth[None, None], (args.height, args.width))[0, 0]
+
+    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, args.device)
+    # What is re-read is scored as tools/evaluate.py scores it; what is generated comes from the weights of stock users.
+    model = load_model(checkpoint, pipe.dit, args.device) if args.reread else load_fused(checkpoint, pipe)
+    encoder = ClipEncoder(pipe)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for job in tqdm(jobs, unit="video", disable=len(jobs) == 1):
+        shown = show(args, job, model, encoder)
+        measured = measure(shown, mean_depth)
+        folder = args.output / job.name
+        write_result(folder, shown, job.prompt, args.fps)
+        for note in export(folder, shown, args.export, args.export_frames, args.fov):
+            tqdm.write(note)
+        write_run(folder, {"source": job.source, "prompt": job.prompt, **settings(args, checkpoint), **measured})
+        tqdm.write(f"{folder / 'panel.png'}\n{summary(measured)}")
+
+
+def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: ClipEncoder) -> Shown:
+    """Generates or re-reads one video and reads it."""
+    frames, truth = job.load()
+    context = pad_contexts([encoder.prompt(job.prompt)])
+    readings: dict[str, Reading] = {}
+    if args.reread:
+        latents, first = encoder.frames(frames[None])
+        levels = {FIRST_FRAME: 1.0, FINISHED: args.read_noise}
+    else:
+        steps = spread_frames(args.num_inference_steps, args.read_steps)
+        made = generate(
+            encoder.pipe,
+            model.heads,
+            Image.fromarray(frames[0].numpy()),
+            steps,
+            progress=partial(tqdm, unit="step", leave=False),
+            cfg_scale=args.cfg_scale,
+            prompt=job.prompt,
+            negative_prompt=args.negative_prompt,
+            seed=args.seed,
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            num_inference_steps=args.num_inference_steps,
+        )
+        readings = {f"step {step} of {args.num_inference_steps}": found for step, found in made.readings.items()}
+        frames, latents, first = made.frames, made.latents, made.latents[:, :, :1]
+        levels = {FINISHED: args.read_noise}
+    for where, sigma in levels.items():
+        readings[where] = read_latents(model, latents, first, context, sigma, args.seed, job.position)
+    result = FINISHED if args.read == "video" or args.reread else list(readings)[-2]
+    return Shown("Video" if args.reread else "Generated", frames, readings, result, truth)
+
+
+def settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict:
+    """What a run needs to be repeated, as plain values."""
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    return {"settings": plain, "stage": checkpoint.config["run"]["stage"], "versions": checkpoint.config["versions"]}
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
