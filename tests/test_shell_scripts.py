@@ -410,6 +410,7 @@ def test_the_demo_runs_both_stage_scripts_as_they_are(project, tmp_path):
         *("make_demo_scenes.py", "make_metadata.py") * 2,
         "make_tiny_wan.py",
         "evaluate.py",
+        "generate.py",
         "show_losses.py",
     ]
     assert [line for line in lines if line.startswith("train")] == [

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Both stages from nothing, on any machine: physics scenes, a tiny model, stage 1, stage 2, a table of losses.
+# Both stages from nothing, on any machine: physics scenes, a tiny model, stage 1, stage 2, a table of losses, a panel.
 #
 #   bash tools/demo.sh
 #   DEMO_DIR=/data/demo STAGE1_STEPS=2000 bash tools/demo.sh
@@ -66,6 +66,15 @@ if [[ ! -e "$DEMO_DIR/evaluation/metrics.json" ]]; then
         --output "$DEMO_DIR/evaluation"
 fi
 
+heading "Motion and depth of one held-out video"
+# Read, not generated: the tiny DiT has random weights, so what it generates is noise.
+if [[ ! -e "$DEMO_DIR/panel/run.json" ]]; then
+    rm -rf "$DEMO_DIR/panel"
+    "$PYTHON" "$ROOT/tools/generate.py" --checkpoint "$DEMO_DIR/stage2/final" --model_base_path "$MODEL_BASE_PATH" \
+        --dataset_base_path "$DEMO_DIR/heldout" --scene test_ball_collide/env_0/0/0 --prompt "Balls collide." --reread \
+        --output "$DEMO_DIR/panel"
+fi
+
 heading "Losses"
 "$PYTHON" "$ROOT/tools/show_losses.py" "$DEMO_DIR/stage1" "$DEMO_DIR/stage2"
 cat <<TEXT
@@ -74,4 +83,5 @@ scenes        $DEMO_DIR/train, $DEMO_DIR/heldout
 heads         $DEMO_DIR/stage1/final
 heads, LoRA   $DEMO_DIR/stage2/final
 evaluation    $DEMO_DIR/evaluation/report.html
+panel         $DEMO_DIR/panel/panel.png
 TEXT
