@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motion_depth.data import MotionDepthClip
+from motion_depth.data import FAR_DEPTH, MotionDepthClip
 from motion_depth.losses import Targets
 from motion_depth.noise import NoiseMixture, clip_frames, clip_noise, clip_sigma
-
-# Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.
-FAR_DEPTH = 60_000.0  # metres
 
 
 @dataclass
@@ -43,7 +40,9 @@ class Sample:
 
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
-    """A clip's targets in float16, unbatched."""
+    """A clip's targets in float16, unbatched; a compact clip's are there already."""
+    if clip.depth.dtype == torch.float16:
+        return Targets(clip.motion, clip.motion_valid, clip.depth, clip.depth_valid)
     depth_valid = clip.depth_valid & (clip.depth < FAR_DEPTH)
     return Targets(
         motion=clip.motion.half(),

@@ -5,6 +5,8 @@ Axes: T frame, H height, W width. Motion follows the conventions of motion.py, f
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,17 +18,22 @@ import torch
 from diffsynth.core.data.operators import DataProcessingOperator
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from motion_depth.motion import CoverCrop, FrameMotion, MotionConvention, compose, cover_crop, decode_motion
-from motion_depth.scenes import SceneIndex, index_scene, read_depth, read_motion, read_rgb
+from motion_depth.motion import CoverCrop, MotionConvention, cover_crop
+from motion_depth.resting import FrameFiles, compose_files
+from motion_depth.scenes import SceneIndex, index_scene, read_depth, read_motion, read_pixels
 
-# Threads that read one clip's files; decoding and reading release the GIL, and on network storage they wait a lot.
-READ_THREADS = 4
+READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
+# Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.
+FAR_DEPTH = 60_000.0  # metres
 
 
 @dataclass
 class MotionDepthClip:
     """A clip with its targets; tensors of one length T and one size H, W, checked on construction.
+
+    A compact clip has its two maps in float16 (`LoadImageSequenceWithMotionWrapper.read`).
 
     Attributes:
         frames: (T, H, W, 3) uint8.
@@ -49,19 +56,22 @@ class MotionDepthClip:
 
     def __post_init__(self) -> None:
         t, h, w = self.depth.shape
-        for name, (shape, dtype) in self.layout(t, h, w).items():
+        maps = torch.float16 if self.depth.dtype == torch.float16 else torch.float32
+        for name, (shape, dtype) in self.layout(t, h, w, maps).items():
             found = getattr(self, name)
             if (tuple(found.shape), found.dtype) != (shape, dtype):
                 raise ValueError(f"{name}: found {tuple(found.shape)} {found.dtype}, expected {shape} {dtype}")
 
     @staticmethod
-    def layout(t: int, h: int, w: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of each tensor of a clip of t frames of h x w pixels."""
+    def layout(
+        t: int, h: int, w: int, maps: torch.dtype = torch.float32
+    ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a clip of t frames of h x w pixels; `maps` is that of motion and depth."""
         return {
             "frames": ((t, h, w, 3), torch.uint8),
-            "motion": ((t, 2, h, w), torch.float32),
+            "motion": ((t, 2, h, w), maps),
             "motion_valid": ((t, h, w), torch.bool),
-            "depth": ((t, h, w), torch.float32),
+            "depth": ((t, h, w), maps),
             "depth_valid": ((t, h, w), torch.bool),
             "frame_ids": ((t,), torch.int64),
         }
@@ -92,13 +102,25 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
     def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
         """Load a clip. Raises ValueError for bad data, see scenes.py, and for a window that the scene does not have."""
         scene, window = (data, 0) if isinstance(data, str) else data
+        return self.read(scene, window)
+
+    def read(self, scene: str, window: int, compact: bool = False) -> MotionDepthClip:
+        """As a call. Compact: the maps in float16, without depth from FAR_DEPTH on, and in memory that processes share.
+
+        A loader's worker hands such a clip over without a copy, and it is half as large.
+        """
         windows = self.num_windows(scene)
         if not 0 <= window < windows:
             raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
         index, stride = self.index(scene), self.stride(scene)
-        clip = self._empty_clip(scene, index.frame_ids[window::stride][: self.num_frames])
+        clip = self._empty_clip(scene, index.frame_ids[window::stride][: self.num_frames], compact)
         crop = cover_crop((index.height, index.width), (self.height, self.width))
-        with ThreadPoolExecutor(READ_THREADS) as pool:
+        threads = read_threads()
+        if threads == 1:
+            for t in range(self.num_frames):
+                self._load_frame(clip, t, index, stride, crop)
+            return clip
+        with ThreadPoolExecutor(threads) as pool:
             # `list` hands on the first error; files that nobody has begun to read then stay unread.
             list(pool.map(lambda t: self._load_frame(clip, t, index, stride, crop), range(self.num_frames)))
         return clip
@@ -136,30 +158,68 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
         return len(self.index(scene).frame_ids) - max(0, self.convention.frame_offset)
 
-    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...]) -> MotionDepthClip:
-        """A clip to be filled frame by frame, each by one thread."""
-        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width)
-        tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...], compact: bool) -> MotionDepthClip:
+        """A clip of zeros, to be filled frame by frame, each by one thread."""
+        maps = torch.float16 if compact else torch.float32
+        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width, maps)
+        shared = compact and get_worker_info() is not None
+        tensors = {name: zeros(shape, dtype, shared) for name, (shape, dtype) in layout.items()}
         return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
 
     def _load_frame(self, clip: MotionDepthClip, t: int, index: SceneIndex, stride: int, crop: CoverCrop) -> None:
         """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
         frame = int(clip.frame_ids[t])
-        image = read_rgb(index.rgb[frame], index.height, index.width)
-        clip.frames[t] = torch.from_numpy(np.array(resize_image(image, crop)))
-        depth = _read_depth(index, frame)
-        clip.depth[t] = crop.nearest(depth)
-        clip.depth_valid[t] = clip.depth[t] > 0
-        if t > 0:
-            flow, valid = compose(list(self._steps(index, frame, stride, depth)))
-            clip.motion[t], clip.motion_valid[t] = crop.motion(flow, valid)
+        pixels = read_pixels(index.rgb[frame], index.height, index.width)
+        if crop.source != crop.target:
+            pixels = np.asarray(resize_image(Image.fromarray(pixels), crop))
+        np.copyto(clip.frames[t].numpy(), pixels)
+        depth = read_depth(index.depth[frame], index.height, index.width)
+        self._put_depth(clip, t, depth, crop)
+        if t == 0:
+            return
+        frames = list(self._steps(index, frame, stride, depth))
+        points, flow, valid = compose_files(frames, crop)
+        clip.motion_valid[t] = True
+        clip.motion_valid[t].view(-1).index_copy_(0, points, valid)
+        clip.motion[t].view(2, -1).index_copy_(1, points, flow.to(clip.motion.dtype))
 
-    def _steps(self, index: SceneIndex, frame: int, stride: int, depth: Tensor) -> Iterator[FrameMotion]:
+    def _put_depth(self, clip: MotionDepthClip, t: int, depth: np.ndarray, crop: CoverCrop) -> None:
+        depth = crop.nearest(torch.from_numpy(depth)).numpy()
+        there = depth > 0
+        if clip.depth.dtype == torch.float16:
+            there &= depth < FAR_DEPTH
+            if not there.all():
+                depth = np.where(there, depth, np.float32(0))
+        clip.depth[t] = torch.from_numpy(depth)
+        clip.depth_valid[t] = torch.from_numpy(there)
+
+    def _steps(self, index: SceneIndex, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
         """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""
+        size = index.height, index.width
         for number in range(frame, frame - stride, -1):
-            path = index.motion[number + self.convention.frame_offset]
-            flow, valid = decode_motion(read_motion(path, index.height, index.width), self.convention)
-            yield FrameMotion(flow, valid, depth if number == frame else _read_depth(index, number))
+            vectors = read_motion(index.motion[number + self.convention.frame_offset], *size)
+            its_depth = depth if number == frame else read_depth(index.depth[number], *size)
+            yield FrameFiles(vectors, its_depth, self.convention)
+
+
+def read_threads() -> int:
+    """Threads that read one clip: the cores there are for each loader process on this machine, at most READ_THREADS.
+
+    More would only stand in each other's way.
+    """
+    worker = get_worker_info()
+    loaders = (worker.num_workers if worker else 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(READ_THREADS, cores // loaders))
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, shared: bool) -> Tensor:
+    """Zeros; shared: in memory that another process can map, as the library's own collate function takes it."""
+    if not shared:
+        return torch.zeros(shape, dtype=dtype)
+    size = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(size * dtype.itemsize, device="cpu")  # the system hands it out zeroed
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
 
 
 def create_motion_data_operator(
@@ -204,10 +264,6 @@ def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
     (height, width), (target_height, target_width) = crop.resized, crop.target
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((crop.left, crop.top, crop.left + target_width, crop.top + target_height))
-
-
-def _read_depth(index: SceneIndex, frame: int) -> Tensor:
-    return torch.from_numpy(read_depth(index.depth[frame], index.height, index.width))
 
 
 def is_integer(value: Any) -> bool:

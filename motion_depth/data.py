@@ -13,6 +13,7 @@ import numpy as np
 from diffsynth.core.data.unified_dataset import UnifiedDataset
 
 from motion_depth.clips import (
+    FAR_DEPTH,
     LoadImageSequenceWithMotionWrapper,
     MotionDepthClip,
     create_motion_data_operator,
@@ -21,6 +22,7 @@ from motion_depth.clips import (
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
 
 __all__ = [
+    "FAR_DEPTH",
     "ClipId",
     "LoadError",
     "LoadImageSequenceWithMotionWrapper",
@@ -63,7 +65,7 @@ class MotionDepthDataset(UnifiedDataset):
         operator: from `create_motion_data_operator`.
         repeat: visits of each row in an epoch, at least 1.
         seed: of the order, at least 0.
-        reduce: applied to each item where it is loaded, in the worker.
+        reduce: applied to each item where it is loaded, in the worker; the clip that it is given is a compact one.
 
     Raises:
         ValueError: on construction, for the CSV, and for scenes that are missing, inconsistent or too short.
@@ -116,7 +118,7 @@ class MotionDepthDataset(UnifiedDataset):
         """
         row, scene, window = self.clip_at(position)
         try:
-            clip = self.operator((scene, window))
+            clip = self.operator.read(scene, window, compact=self.reduce is not None)
             item = self.data[row] | {"video": clip, "position": _position(position), "window": window}
             return item if self.reduce is None else self.reduce(item)
         except ValueError as error:

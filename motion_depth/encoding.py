@@ -115,7 +115,7 @@ class _Unencoded(Dataset):
     def _read(self, scene: str, window: int) -> _ReadClip:
         """Reads a clip, and makes sure that its files are still those that its key was made from."""
         operator, before = self.cache.operator, self.cache.stamps[scene]
-        clip = operator((scene, window))
+        clip = operator.read(scene, window, compact=True)
         paths = clip_files(operator, scene, window)
         if changed := [path for path, now in zip(paths, stamps(paths), strict=True) if now != before[path]]:
             raise ValueError(f"{changed[0]}: changed since the start; start again when the scene is complete")

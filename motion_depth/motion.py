@@ -5,10 +5,12 @@ down, with pixel centres at integers: the top-left pixel's centre is (0, 0), the
 All flow here is *backward*: the point seen at pixel p in frame t was at p + flow_t(p) in frame t-1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -112,6 +114,18 @@ class FrameMotion:
     valid: Tensor
     depth: Tensor
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.depth.shape[0], self.depth.shape[1]
+
+    def at(self, index: Tensor) -> Pixels:
+        """The pixels with these flat indices (n,)."""
+        return Pixels(
+            self.flow.flatten(1).index_select(1, index),
+            self.valid.flatten().index_select(0, index),
+            self.depth.flatten().index_select(0, index),
+        )
+
 
 def compose(frames: Sequence[FrameMotion]) -> tuple[Tensor, Tensor]:
     """Chain the flow of successive frames, newest first: from frame t (`frames[0]`) to frame t - len(frames).
@@ -127,28 +141,72 @@ def compose(frames: Sequence[FrameMotion]) -> tuple[Tensor, Tensor]:
     last = frames[0]
     for earlier in frames[1:]:
         found = _follow(earlier, flow)
-        valid = valid & found.valid & _same_surface(last, found)
+        valid = valid & found.valid & _same_surface(last, found, flow.shape[-1])
         flow = flow + found.flow
         last = found
     return flow.masked_fill(~valid, 0.0), valid
 
 
+class Pixels(NamedTuple):
+    """Some pixels of a frame, or points that were looked up there: flow (2, n), valid (n,), depth (n,)."""
+
+    flow: Tensor
+    valid: Tensor
+    depth: Tensor
+
+
+class FrameLookup(Protocol):
+    """A frame whose pixels can be asked for one by one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+
+    def at(self, index: Tensor) -> Pixels:
+        """The pixels with these flat indices (n,)."""
+
+
+def compose_at(frames: Sequence[FrameLookup], points: Tensor) -> tuple[Tensor, Tensor]:
+    """`compose` for some pixels only: flow (2, n) and valid (n,) of the flat indices `points` (n,)."""
+    last = frames[0].at(points)
+    flow, valid = last.flow, last.valid
+    for earlier in frames[1:]:
+        found = _look_up(earlier, points, flow)
+        valid = valid & found.valid & _same_surface(last, found, frames[0].size[1])
+        flow = flow + found.flow
+        last = found
+    return flow.masked_fill(~valid, 0.0), valid
+
+
+def leaves_picture(points: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whether the vectors flow (2, n) of pixels (n,), flat indices, end outside the picture; (n,) bool."""
+    height, width = size
+    return ~_into_picture(points % width + flow[0], points // width + flow[1], height, width)[2]
+
+
 def _follow(frame: FrameMotion, offset: Tensor) -> FrameMotion:
     """Sample `frame` at p + offset(p), offset (2, H, W): how the points that are at p later on look in `frame`."""
-    height, width = frame.depth.shape
-    flow, depth, valid = frame.flow.flatten(1), frame.depth.flatten(), frame.valid.flatten()
     # A point that rests is read where it is. Only the others need interpolation: in most clips, a few percent.
     moving = ((offset[0] != 0) | (offset[1] != 0)).flatten().nonzero().squeeze(1)
-    offset_x, offset_y = offset.flatten(1).index_select(1, moving)
-    x, y, inside = _into_picture(moving % width + offset_x, moving // width + offset_y, height, width)
-    index, weight = _corners(x, y, width)
-    flow_corners = flow.index_select(1, index.flatten()).unflatten(1, index.shape)
-    depth_corners = depth.take(index)
-    usable = inside & valid.take(index).all(dim=0) & _smooth(flow_corners, depth_corners)
+    found = _look_up(frame, moving, offset.flatten(1).index_select(1, moving))
     return FrameMotion(
-        flow.index_copy(1, moving, (flow_corners * weight).sum(dim=1)).unflatten(1, (height, width)),
-        valid.index_copy(0, moving, usable).unflatten(0, (height, width)),
-        depth.index_copy(0, moving, (depth_corners * weight).sum(dim=0)).unflatten(0, (height, width)),
+        frame.flow.flatten(1).index_copy(1, moving, found.flow).unflatten(1, frame.size),
+        frame.valid.flatten().index_copy(0, moving, found.valid).unflatten(0, frame.size),
+        frame.depth.flatten().index_copy(0, moving, found.depth).unflatten(0, frame.size),
+    )
+
+
+def _look_up(frame: FrameLookup, points: Tensor, offset: Tensor) -> Pixels:
+    """Sample `frame` where the pixels `points` (n,) come from: at p + offset, offset (2, n)."""
+    height, width = frame.size
+    x, y, inside = _into_picture(points % width + offset[0], points // width + offset[1], height, width)
+    index, weight = _corners(x, y, width)
+    corners = frame.at(index.flatten())
+    flow, valid, depth = (corner.unflatten(-1, index.shape) for corner in corners)
+    return Pixels(
+        flow=(flow * weight).sum(dim=1),
+        valid=inside & valid.all(dim=0) & _smooth(flow, depth),
+        depth=(depth * weight).sum(dim=0),
     )
 
 
@@ -163,8 +221,8 @@ def _smooth(flow: Tensor, depth: Tensor) -> Tensor:
     return (slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance)
 
 
-def _same_surface(later: FrameMotion, earlier: FrameMotion) -> Tensor:
-    """Whether what was found one frame earlier can be the surface that is followed; (H, W) bool.
+def _same_surface(later: FrameMotion | Pixels, earlier: FrameMotion | Pixels, width: int) -> Tensor:
+    """Whether what was found one frame earlier can be the surface that is followed; (H, W) or (n,) bool.
 
     Backward flow says where a point was, not how far away. From one frame to the next its distance can change about as
     much as it moves sideways, which is |flow| / width of the distance for a usual field of view. The allowance
@@ -173,7 +231,7 @@ def _same_surface(later: FrameMotion, earlier: FrameMotion) -> Tensor:
     """
     change = (earlier.depth - later.depth).abs()
     allowance = torch.where(_length(earlier.flow - later.flow) <= SAME_FLOW, SAME_DISTANCE, STRICT_DISTANCE)
-    sideways = _length(later.flow) / later.flow.shape[-1]
+    sideways = _length(later.flow) / width
     return change <= (allowance + sideways) * later.depth
 
 

@@ -158,7 +158,7 @@ def test_the_key_covers_every_file_that_a_clip_opens(template, monkeypatch, offs
     operator = make_operator(template.data, 32, 64, motion_frame_offset=offset, frame_stride=stride)
     operator.index("ball")
     opened = set()
-    for name in ("read_rgb", "read_motion", "read_depth"):
+    for name in ("read_pixels", "read_motion", "read_depth"):
         original = getattr(clips, name)
         monkeypatch.setattr(clips, name, lambda path, *size, read=original: opened.add(path) or read(path, *size))
     operator(("ball", 2))
