@@ -47,7 +47,7 @@ from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
-from motion_depth.preflight import check_output, check_record, check_scenes
+from motion_depth.preflight import check_output, check_record, check_resources, check_scenes
 from motion_depth.resuming import find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int
@@ -276,6 +276,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     clips = accelerator.num_processes * args.batch_size
     total = math.ceil(len(dataset) * args.num_epochs / clips)
     total = min(total, args.max_steps) if args.max_steps else total
+    check_resources(args, accelerator, files, config, start, total)
     positions = range(start * clips, total * clips)
     samples, encoder, val_samples, dit = prepare_data(args, accelerator, dataset, held_out, files, positions)
     if args.cache_only:

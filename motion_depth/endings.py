@@ -44,6 +44,8 @@ def say(message: str) -> None:
 
 def run_to_the_end(function: Callable[[], None]) -> int:
     """Calls a function and returns the exit code, after one process has said what went wrong."""
+    if path := os.environ.get(REPORT_FILE):
+        Path(f"{path}.{os.getpid()}.pid").touch()  # this process now listens for signals
     try:
         function()
     except Stopped as stop:
@@ -62,6 +64,8 @@ def run_to_the_end(function: Callable[[], None]) -> int:
 
 def leave(code: int) -> None:
     """Exits. Of several processes a failed one leaves without waiting for the others, who may wait for it."""
+    if code == STOPPED and os.environ.get(REPORT_FILE):
+        code = FINISHED  # the report says it; a launcher would print a wall about a failure
     if code not in (FINISHED, STOPPED) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -71,7 +75,10 @@ def leave(code: int) -> None:
 
 def _fail(error: Exception) -> int:
     if rank() != 0:
-        time.sleep(OTHERS_WAIT)  # if the main process finds the same, the launcher ends this one meanwhile
+        try:
+            time.sleep(OTHERS_WAIT)
+        except Stopped:  # the main process found the same, and the launcher ends the others
+            return FAILED
     where = f"rank {rank()}: " if rank() else ""
     if (message := _explained(error)) is None:
         _print("".join(traceback.format_exception(error)).rstrip())

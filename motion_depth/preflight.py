@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
 
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, read_metadata
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import contradiction, recorded_check
 from motion_depth.findings import raise_errors
+from motion_depth.heads import HeadConfig, MotionDepthHeads
+from motion_depth.weights import WanFiles
 
 FLOAT32 = 4  # bytes
 ADAMW = 2  # moments of every trained number
-# Of the 5B model's VAE and text encoder, which stay in memory without a cache.
-ENCODERS = 6_400_000_000  # numbers
 
 
 def check_scenes(operator: LoadImageSequenceWithMotionWrapper, metadata_paths: Sequence[Path]) -> None:
@@ -71,13 +76,50 @@ def check_output(output_path: Path) -> None:
         raise ValueError(f"--output_path {output_path}: no permission to write into {place}")
 
 
-def checkpoint_bytes(trained: int, processes: int) -> tuple[int, int]:
-    """Bytes of a step folder and of final/, from how many numbers are trained.
+def check_resources(
+    args: Any, accelerator: Accelerator, files: WanFiles, heads: HeadConfig, start: int, total: int
+) -> None:
+    """Disk for the checkpoints of iterations start .. total, and GPU memory; before hours are spent on a cache.
 
-    A step folder may hold the gradients of every process as well.
+    Args:
+        args: the run's settings.
+
+    Raises:
+        ValueError: there is not enough of one.
     """
-    weights = trained * FLOAT32
-    return weights * (1 + ADAMW + processes), weights
+    rank, targets = (args.lora_rank, args.lora_target_modules.split(",")) if args.stage == 2 else (0, [])
+    trained = count_trained(heads, files, rank, targets)
+    if accelerator.is_main_process and not args.cache_only:
+        saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
+        check_space(args.output_path, trained, accelerator.num_processes, saves, args.keep_last)
+    if accelerator.device.type == "cuda":
+        frozen = files.dit if args.cache_path else [*files.dit, *files.text_encoder, *files.vae]
+        stored = sum(path.stat().st_size for path in frozen)  # bf16 on disk, as in memory
+        free, _ = torch.cuda.mem_get_info(accelerator.device)
+        accelerator.print(check_memory(free, needed_memory(stored, trained)))
+
+
+def count_trained(heads: HeadConfig, files: WanFiles, lora_rank: int, lora_targets: Sequence[str]) -> int:
+    """How many numbers a run trains, from the heads' architecture and the headers of the DiT's files.
+
+    Args:
+        lora_rank, lora_targets: of stage 2; 0 and nothing in stage 1.
+    """
+    with torch.device("meta"):
+        trained = sum(parameter.numel() for parameter in MotionDepthHeads(heads, 1.0, 0.0, 1.0).parameters())
+    for name, shape in weight_shapes(files.dit).items():
+        if len(shape) == 2 and any(f".{name}".endswith(f".{target}.weight") for target in lora_targets):
+            trained += lora_rank * sum(shape)
+    return trained
+
+
+def weight_shapes(paths: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in safetensors files, from their headers."""
+    shapes = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as weights:
+            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    return shapes
 
 
 def check_space(output_path: Path, trained: int, processes: int, saves: int, keep_last: int) -> None:
@@ -86,39 +128,31 @@ def check_space(output_path: Path, trained: int, processes: int, saves: int, kee
     Args:
         trained: numbers that are trained. saves: step folders to come. keep_last: how many of them stay; 0: all.
     """
-    step, final = checkpoint_bytes(trained, processes)
+    weights = trained * FLOAT32
+    step = weights * (1 + ADAMW + processes)  # a step folder may hold the gradients of every process as well
     kept = min(saves, keep_last + 1) if keep_last else saves  # the old one goes after the new one stands
     place = output_path.absolute()
     while not place.is_dir():
         place = place.parent
-    require_space(place, kept * step + 2 * final, f"{kept} step folders, best/ and final/")
+    require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
 
 
-def needed_memory(
-    dit: int, trained: int, bytes_per_weight: int, with_encoders: bool, activations: int = 0
-) -> tuple[int, int]:
-    """GPU memory of a training process: what it needs in any case, and with what a forward keeps for its backward.
+def needed_memory(frozen: int, trained: int) -> int:
+    """Bytes of GPU memory that a training process needs in any case; what a forward keeps comes on top.
 
     Args:
-        dit: numbers of the frozen DiT. trained: numbers that are trained: weight, gradient and two moments in float32.
-        bytes_per_weight: of a frozen number, 2 in bf16. with_encoders: VAE and text encoder stay (no cache).
-        activations: bytes that a forward keeps.
-
-    Returns:
-        Bytes, (at least, about).
+        frozen: bytes of the models that stay in memory.
+        trained: numbers that are trained: weight, gradient and AdamW's two moments, in float32.
     """
-    least = (dit + with_encoders * ENCODERS) * bytes_per_weight + trained * FLOAT32 * (2 + ADAMW)
-    return least, least + activations
+    return frozen + trained * FLOAT32 * (2 + ADAMW)
 
 
-def check_memory(free: int, least: int, about: int) -> str:
-    """One line about the estimate beside what is free, in bytes.
-
-    Raises:
-        ValueError: even without activations it does not fit.
-    """
-    line = f"GPU memory: about {about / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
-    advice = "lower --num_frames, --height or --width or set --loss_frames, and use --cache_path"
-    if least > free:
-        raise ValueError(f"{line}; weights and optimizer alone take {least / 1e9:.1f} GB: {advice}")
-    return f"{line}; if it runs out, {advice}" if about > free else line
+def check_memory(free: int, needed: int) -> str:
+    """One line about GPU memory, in bytes. Raises ValueError if what is needed in any case is not free."""
+    line = f"GPU memory: {needed / 1e9:.1f} GB for weights and optimizer, {free / 1e9:.1f} GB free"
+    if needed > free:
+        raise ValueError(
+            f"{line}; free the GPU, or use --cache_path (text encoder and VAE then leave it), --head_size small "
+            "or a lower --lora_rank"
+        )
+    return line

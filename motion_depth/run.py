@@ -85,6 +85,8 @@ class Run:
             )
         restore(self.model, self.optimizer, tensors)
         self.scheduler.load_state_dict(saved["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # the schedule sets it only where it moves on, which is after the next update
         self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
         self.health.restore(saved["health"])
         self.pending = pending_of(tensors)

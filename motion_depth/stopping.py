@@ -92,6 +92,8 @@ class Stopping:
         """In a thread of its own: gets a signal's number as soon as it comes, whatever the main thread waits for."""
         with self._reader as reader:
             while received := reader.recv(1):
+                if received[0] not in SIGNALS:  # any signal with a Python handler comes here, such as SIGCHLD
+                    continue
                 self._first = min(self._first, time.monotonic())
                 if time.monotonic() - self._first >= ONE_SIGNAL:
                     print(f"{name_of(received[0])} again: gone without saving", file=sys.stderr, flush=True)

@@ -161,10 +161,10 @@ TEXT
     fi
 }
 
-# Replaces this shell by the training script with the given flags, so that its exit status and its signals are the
-# script's own. One process needs no launcher (accelerate's would turn every exit status into 1 and keep signals to
-# itself). Several go through `accelerate launch` on GPUs, every setting given, so that a stored accelerate
-# configuration changes nothing; on CPUs through torchrun, because there `accelerate launch` starts only one.
+# Starts the training script with the given flags; this shell's exit status is the script's own, and signals reach it.
+# One process needs no launcher and replaces this shell. Several go through `accelerate launch` on GPUs, every setting
+# given, so that a stored accelerate configuration changes nothing; on CPUs through torchrun, because there
+# `accelerate launch` starts only one.
 launch() {
     local total=$((NUM_PROCESSES * NUM_MACHINES)) command=("$PYTHON")
     if ((NUM_GPUS == 0)); then
@@ -197,7 +197,48 @@ launch() {
         printf '\n'
         exit 0
     fi
-    exec "${command[@]}"
+    ((total > 1)) || exec "${command[@]}"
+    watch_over "${command[@]}"
+}
+
+# Runs a launcher, which would turn every exit status into 1 and kill its processes half a minute after a signal: they
+# get signals from here, and tell their exit status and the reason in a file.
+watch_over() {
+    local status=0 folder code=""
+    folder="$(mktemp -d)"
+    export MOTION_DEPTH_EXIT_REPORT="$folder/report"
+    set -m # in a process group of its own, so that Ctrl-C comes here first
+    "$@" &
+    local launcher=$!
+    # shellcheck disable=SC2064 # the values of now
+    for name in TERM INT USR1; do
+        trap "hand_on $name $launcher '$folder'" "$name"
+    done
+    while kill -0 "$launcher" 2>/dev/null; do # `wait` also returns for a signal
+        status=0
+        wait "$launcher" || status=$?
+    done
+    if [[ -f "$folder/report" ]]; then
+        { read -r code && IFS= read -r -d '' reason; } <"$folder/report" || true
+        if [[ "$code" =~ ^[123]$ ]]; then # the launcher's own report stands below what the process has said
+            printf 'error: %s' "$reason" >&2
+        fi
+        status="${code:-$status}"
+    fi
+    rm -rf "$folder"
+    exit "$status"
+}
+
+# Signal $1 to the training processes that listen, or else, if they have not begun to, to the launcher $2.
+hand_on() {
+    local listening=("$3"/report.*.pid) file
+    if [[ -e "${listening[0]}" ]]; then
+        for file in "${listening[@]}"; do
+            kill -s "$1" "$(basename "${file%.pid}" | cut -d. -f2)" 2>/dev/null || true
+        done
+    else
+        kill -s TERM "$2" 2>/dev/null || true
+    fi
 }
 
 threads_per_process() { # the cores shared by this machine's processes, at most 8 each

@@ -1,0 +1,47 @@
+"""The training script in this process: imported once, run many times, as `python train_... FLAGS` would run it."""
+
+import contextlib
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from accelerate.state import AcceleratorState, GradientState
+
+import train_wan22_ti2v_motion_depth as training
+
+
+@dataclass
+class Ended:
+    """Exit code, and what was written to stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+def train(*flags: object, **environment: str) -> Ended:
+    """Runs the script's `main` on the CPU, offline."""
+    out, err = io.StringIO(), io.StringIO()
+    settings = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    with (
+        mock.patch.dict(os.environ, settings),
+        mock.patch.object(sys, "argv", [str(training.__file__), *map(str, flags)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            training.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of everything below a folder."""
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}

@@ -1,0 +1,401 @@
+"""Whatever is wrong with data, flags, weights, checkpoints, cache or machine: one line says what, and nothing changes.
+
+Each case damages one thing of a complete set of inputs and starts training, in this process; some of them run as real
+processes too.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from motion_depth.doctor.record import fingerprints
+from tests.inprocess import snapshot, train
+from tests.runs import SCRIPT, run_python
+from tests.scene_files import plain_scene
+
+FRAME = "{:04d}"
+
+
+@dataclass
+class Inputs:
+    """A complete set of inputs in a folder: scenes `a` and `b`, a CSV, a model, a finished run; and the flags."""
+
+    root: Path
+    flags: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.data, self.csv, self.model = self.root / "data", self.root / "my.csv", self.root / "model"
+        self.runs, self.out, self.cache = self.root / "runs", self.root / "out", self.root / "cache"
+        self.flags = {
+            "stage": 1, "dataset_base_path": self.data, "dataset_metadata_path": self.csv,
+            "model_base_path": self.model, "height": 64, "width": 64, "num_frames": 5, "head_size": "small",
+            "mixed_precision": "no", "dataset_num_workers": 0, "gradient_accumulation_steps": 2, "max_steps": 2,
+            "save_steps": 1, "output_path": self.out, "resume": "none",
+        }  # fmt: skip
+
+    def argv(self, **changes: object) -> list[object]:
+        given = {name: value for name, value in (self.flags | changes).items() if value is not None}
+        return [
+            word for name, value in given.items() for word in ([f"--{name}", value] if value != "" else [f"--{name}"])
+        ]
+
+    def copy(self, root: Path) -> Inputs:
+        shutil.copytree(self.root, root)
+        return Inputs(root)
+
+    def file(self, kind: str, frame: int, scene: str = "a") -> Path:
+        name = {"rgb": "step_{}.png", "motion_vectors": "motion_vectors_{}.npy", "distance_to_camera": "{}.npy"}[kind]
+        return self.data / scene / kind / name.format(FRAME.format(frame))
+
+    def resume(self, step: int = 2) -> Path:
+        """Makes the call go on from a finished run; returns its step folder."""
+        self.flags |= {"output_path": self.runs, "resume": "auto"}
+        return self.runs / f"step-{step}"
+
+
+def break_run(damage: Callable[[Path], None], everywhere: bool = True) -> Callable[[Inputs], None]:
+    """Damages the step folders of a run that the call then wants to go on from."""
+
+    def change(inputs: Inputs) -> None:
+        for step in (1, 2) if everywhere else (2,):
+            damage(inputs.resume(step))
+
+    return change
+
+
+def break_final(damage: Callable[[Path], None]) -> Callable[[Inputs], None]:
+    """Damages the checkpoint that the heads start from."""
+
+    def change(inputs: Inputs) -> None:
+        inputs.flags |= {"heads_checkpoint": inputs.runs / "final", "head_size": None}
+        damage(inputs.runs / "final")
+
+    return change
+
+
+def flags(**changes: object) -> Callable[[Inputs], None]:
+    return lambda inputs: inputs.flags.update(changes)
+
+
+def write(name: str, text: str) -> Callable[[Inputs], None]:
+    return lambda inputs: (inputs.root / name).write_text(text) and None
+
+
+def cut(path: Path, size: int = 40) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def flip(path: Path) -> None:
+    """Another value in the last byte; size and name stay."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def with_manifest(folder: Path, change: Callable[[], None]) -> None:
+    """Changes a file and corrects the manifest: a checkpoint that is whole, and wrong."""
+    change()
+    manifest = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in folder.iterdir()
+        if path.name != "manifest.json"
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def other_tensors(path: Path) -> None:
+    tensors = {name: torch.zeros(value.shape[0] + 1, *value.shape[1:]) if value.ndim else value
+               for name, value in load_file(path).items()}  # fmt: skip
+    save_file(tensors, path)
+
+
+def link_out(inputs: Inputs) -> None:
+    outside = inputs.root / "outside"
+    (inputs.data / "a").rename(outside)
+    (inputs.data / "a").symlink_to(outside)
+
+
+def record(inputs: Inputs) -> None:
+    """A recorded check that measured forward motion."""
+    forward = {"units": "pixels", "direction": "forward", "y_axis": "down", "frame_offset": 0}
+    (inputs.root / "my.check.json").write_text(json.dumps({
+        "version": 1, "checked": "2026-01-01T00:00:00+00:00", "convention": forward, "fitting": [forward],
+        "explained": 0.8, "errors": 0, "warnings": 0, "scenes": fingerprints(inputs.data, ["a", "b"]),
+    }))  # fmt: skip
+
+
+def two_problems(inputs: Inputs) -> None:
+    inputs.file("rgb", 3).unlink()
+    cut(inputs.file("distance_to_camera", 5, "b"))
+
+
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr("motion_depth.checkpoint.shutil.disk_usage", lambda _: usage(2e6, 1e6, 1e6))
+
+
+def save_npy(kind: str, frame: int, array: np.ndarray) -> Callable[[Inputs], None]:
+    return lambda inputs: np.save(inputs.file(kind, frame), array)
+
+
+HEADS, DIT = "motion_head.safetensors", "diffusion_pytorch_model.safetensors"
+DATA = {
+    "no base folder": (flags(dataset_base_path="nowhere"), "--dataset_base_path nowhere: there is no such folder"),
+    "no csv": (flags(dataset_metadata_path="no.csv"), "no.csv: not readable"),
+    "empty csv": (write("my.csv", ""), "my.csv: found an empty file"),
+    "csv without rows": (write("my.csv", "video,prompt\n"), "my.csv: found no row below the header"),
+    "csv without prompt": (write("my.csv", "video\na\n"), "my.csv: found the columns video"),
+    "csv with an empty prompt": (write("my.csv", "video,prompt\na,\n"), "my.csv row 1: found an empty prompt"),
+    "csv with a comma too many": (write("my.csv", "video,prompt\na,b,c\n"), "my.csv row 1: found 3 fields"),
+    "csv of bytes": (lambda i: i.csv.write_bytes(b"video,prompt\na,\xff\n") and None, "text that is not UTF-8"),
+    "unknown scene": (write("my.csv", "video,prompt\nc,A ball.\n"), "row 1: {root}/data/c: there is no such scene"),
+    "scene above the folder": (write("my.csv", "video,prompt\n../data/a,x\n"), "row 1: scene '../data/a'"),
+    "absolute scene": (write("my.csv", "video,prompt\n/etc,x\n"), "row 1: scene '/etc'"),
+    "link out of the folder": (link_out, "leads out of"),
+    "no depth folder": (lambda i: shutil.rmtree(i.data / "a/distance_to_camera"), "has no folder distance_to_camera"),
+    "no motion files": (
+        lambda i: [path.unlink() for path in (i.data / "a/motion_vectors").iterdir()] and None,
+        "a/motion_vectors: found no .npy file",
+    ),
+    "frame missing": (lambda i: i.file("distance_to_camera", 4).unlink(), "frame 4 is missing"),
+    "frame missing everywhere": (
+        lambda i: [i.file(kind, 4).unlink() for kind in ("rgb", "motion_vectors", "distance_to_camera")] and None,
+        "frame 4 is missing between 0 and 11",
+    ),
+    "frame twice": (
+        lambda i: shutil.copy(i.file("rgb", 4), i.data / "a/rgb/again_0004.png") and None,
+        "found frame 4 twice",
+    ),
+    "no frame number": (
+        lambda i: i.file("rgb", 4).rename(i.data / "a/rgb/four.png") and None, "four.png: found no frame"
+    ),
+    "cut picture": (lambda i: cut(i.file("rgb", 0), 9), "step_0000.png: not readable"),
+    "cut motion": (lambda i: cut(i.file("motion_vectors", 5)), "motion_vectors_0005.npy: not readable"),
+    "empty depth": (lambda i: cut(i.file("distance_to_camera", 5), 0), "0005.npy: not readable"),
+    "motion of another size": (
+        save_npy("motion_vectors", 5, np.zeros((9, 9, 4), np.float32)), "motion_vectors_0005.npy: found 9 x 9"
+    ),
+    "motion without channels": (
+        save_npy("motion_vectors", 5, np.zeros((64, 96), np.float32)), "vectors_0005.npy: found an array of shape"
+    ),
+    "depth in integers": (
+        save_npy("distance_to_camera", 5, np.zeros((64, 96), np.int32)), "0005.npy: found type int32"
+    ),
+    "pickled depth": (
+        lambda i: np.save(i.file("distance_to_camera", 5), np.array([print], object), allow_pickle=True),
+        "0005.npy: not readable",
+    ),
+    "16-bit picture": (
+        lambda i: Image.fromarray(np.zeros((64, 96), np.uint16)).save(i.file("rgb", 0)), "a picture of mode I;16"
+    ),
+    "two problems at once": (two_problems, "my.csv: 2 problems"),
+    "scene too short": (flags(num_frames=49), "a: found 12 frames, expected at least 49"),
+    "stride too long": (flags(frame_stride=9), "a: found 12 frames, expected at least 37"),
+    "recorded check says otherwise": (record, "Pass --motion_direction forward; or --trust_data"),
+    "validation on training scenes": (flags(val_metadata_path="{root}/my.csv"), "a is a training scene too"),
+}  # fmt: skip
+FLAGS = {
+    "no stage": (flags(stage=None), "the following arguments are required: --stage"),
+    "unknown flag": (flags(hight=64), "unrecognized arguments: --hight 64"),
+    "text for a number": (flags(batch_size="two"), "argument --batch_size: invalid int value: 'two'"),
+    "height": (flags(height=100), "--height: found 100, expected a multiple of 32"),
+    "frames": (flags(num_frames=6), "--num_frames: found 6"),
+    "stride": (flags(frame_stride="x"), "--frame_stride x: expected a whole number or auto"),
+    "batch size": (flags(batch_size=0), "--batch_size 0: expected at least 1"),
+    "learning rate": (flags(learning_rate="nan"), "--learning_rate nan: expected"),
+    "weight decay": (flags(weight_decay=-1), "--weight_decay -1.0: expected"),
+    "time limit": (flags(max_hours=-1), "--max_hours -1.0: expected"),
+    "units": (flags(motion_units="metres"), "--motion_units"),
+    "mixture": (flags(noise_mixture="1,2"), "--noise_mixture"),
+    "taps": (flags(head_taps="0.5,0.51"), "--head_taps"),
+    "stage 2 from nothing": (flags(stage=2), "--heads_checkpoint: stage 2 starts from"),
+    "two models": (flags(model_paths="[]"), "give one of --model_base_path"),
+    "cache without a folder": (flags(cache_only=""), "--cache_only needs --cache_path"),
+    "output is a file": (write("out", "x"), "--output_path {root}/out: {root}/out is not a folder"),
+    "output holds results": (flags(output_path="{root}/runs"), "already holds final, step-1"),
+    "cache is a file": (flags(cache_path="{root}/my.csv"), "--cache_path {root}/my.csv: found a file"),
+}  # fmt: skip
+WEIGHTS = {
+    "no model folder": (flags(model_base_path="nowhere"), "--model_base_path nowhere: no such folder"),
+    "no text encoder": (
+        lambda i: next(i.model.glob("models_t5*")).unlink(), "missing models_t5_umt5-xxl-enc-bf16.safetensors"
+    ),
+    "no tokenizer": (lambda i: shutil.rmtree(i.model / "google"), "umt5-xxl/ (the tokenizer)"),
+    "cut weights": (
+        lambda i: cut(i.model / DIT), f"{DIT} cannot be read as weights",
+    ),
+    "vae in the place of the dit": (
+        lambda i: shutil.copy(i.model / "Wan2.2_VAE.safetensors", i.model / DIT) and None,
+        "holds the vae, expected the dit",
+    ),
+    "model paths that are no JSON": (flags(model_base_path=None, model_paths="x"), "--model_paths x: expected a JSON"),
+    "lora on nothing": (
+        lambda i: i.flags.update(stage=2, head_size=None, heads_checkpoint=i.runs / "final", lora_target_modules="xyz"),
+        "--lora_target_modules xyz",
+    ),
+}  # fmt: skip
+CHECKPOINTS = {
+    "resume from nowhere": (flags(resume="nowhere"), "nowhere: no such checkpoint folder"),
+    "resume from final": (
+        lambda i: i.flags.update(resume=i.runs / "final"), "final: has no training_state.safetensors; give a step-N"
+    ),
+    "resume with other settings": (
+        lambda i: i.resume() and i.flags.update(seed=3), "--seed was 0, is 3"
+    ),
+    "resume an older one": (
+        lambda i: i.flags.update(output_path=i.runs, resume=i.runs / "step-1"), "holds later ones (step-2)"
+    ),
+    "all step folders cut": (break_run(lambda f: cut(f / "training_state.safetensors")), "none of the 2 step folders"),
+    "all manifests gone": (break_run(lambda f: (f / "manifest.json").unlink()), "none of the 2 step folders"),
+    "manifest is a list": (break_run(lambda f: (f / "manifest.json").write_text("[1]")), "none of the 2 step folders"),
+    "step folder of no run": (
+        break_run(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", training=None)), everywhere=False),
+        "step-2/config.json: does not describe a run",
+    ),
+    "finished and no step folder": (
+        lambda i: [shutil.rmtree(i.resume(step)) for step in (1, 2)] and None, "holds a finished run, final/"
+    ),
+    "heads from nowhere": (flags(heads_checkpoint="nowhere"), "nowhere: no such checkpoint folder"),
+    "heads cut": (break_final(lambda f: cut(f / HEADS)), f"{HEADS}: 40 bytes, the manifest says"),
+    "heads with a flipped bit": (break_final(lambda f: flip(f / HEADS)), f"{HEADS}: its checksum is not"),
+    "heads gone": (break_final(lambda f: (f / HEADS).unlink()), f"{HEADS}: missing from the checkpoint"),
+    "heads of another format": (
+        break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", format=7))), "format 7, expected 1"
+    ),
+    "heads that nobody describes": (
+        break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", heads={"x": 1}))),
+        "its `heads` do not describe heads",
+    ),
+    "heads of another shape": (
+        break_final(lambda f: with_manifest(f, lambda: other_tensors(f / HEADS))), f"{HEADS}: does not fit config.json"
+    ),
+    "heads and flags disagree": (
+        lambda i: i.flags.update(heads_checkpoint=i.runs / "final", head_size=None, head="linear"),
+        "its heads differ from the --head flags in kind",
+    ),
+    "manifest that leaves the folder": (
+        break_final(lambda f: edit_json(f / "manifest.json", **{"../x": {"bytes": 1, "sha256": ""}})), "names '../x'"
+    ),
+}  # fmt: skip
+CASES = DATA | FLAGS | WEIGHTS | CHECKPOINTS
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_wan, tmp_path_factory) -> Inputs:
+    root = tmp_path_factory.mktemp("inputs") / "whole"
+    for scene in ("a", "b"):
+        plain_scene(root / "data" / scene)
+    (root / "my.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
+    shutil.copytree(tiny_wan, root / "model")
+    inputs = Inputs(root)
+    done = train(*inputs.argv(output_path=inputs.runs))
+    assert done.code == 0, done.err
+    return inputs
+
+
+@pytest.fixture
+def inputs(whole, tmp_path) -> Inputs:
+    return whole.copy(tmp_path / "inputs")
+
+
+def filled(text: object, inputs: Inputs) -> object:
+    return text.replace("{root}", str(inputs.root)) if isinstance(text, str) else text
+
+
+def expect_refusal(code: int, err: str, message: str) -> None:
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert sum("error: " in line for line in err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_input_is_named_and_nothing_changes(case, inputs):
+    change, message = CASES[case]
+    change(inputs)
+    inputs.flags = {name: filled(value, inputs) for name, value in inputs.flags.items()}
+    before = snapshot(inputs.root)
+    done = train(*inputs.argv())
+    expect_refusal(done.code, done.err, filled(message, inputs))
+    assert snapshot(inputs.root) == before
+
+
+def test_there_are_enough_cases():
+    assert len(CASES) >= 60
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(inputs, monkeypatch):
+    small_disk(monkeypatch)
+    before = snapshot(inputs.root)
+    done = train(*inputs.argv())
+    expect_refusal(done.code, done.err, "no room for 2 step folders, best/ and final/, which takes")
+    assert snapshot(inputs.root) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_permission(inputs):
+    inputs.root.chmod(0o500)
+    done = train(*inputs.argv())
+    inputs.root.chmod(0o700)
+    expect_refusal(done.code, done.err, "no permission to write into")
+
+
+def test_a_read_only_output_folder_is_told(inputs, monkeypatch):
+    monkeypatch.setattr("motion_depth.preflight.os.access", lambda *_: False)
+    done = train(*inputs.argv())
+    expect_refusal(done.code, done.err, f"no permission to write into {inputs.root}")
+
+
+def test_a_damaged_cache_entry_stops_training_with_its_name(inputs):
+    """Its header is whole, so that it is found where it is read; no checkpoint is written."""
+    inputs.flags |= {"cache_path": inputs.cache}
+    assert train(*inputs.argv(cache_only="")).code == 0
+    for path in inputs.cache.rglob("window-*.safetensors"):
+        flip(path)
+    before = snapshot(inputs.cache)
+    done = train(*inputs.argv())
+    expect_refusal(done.code, done.err, "damaged (its bytes or its header have changed)")
+    assert snapshot(inputs.cache) == before
+    assert [path.name for path in inputs.out.iterdir()] == ["log.jsonl"]
+
+
+def test_one_damaged_step_folder_is_passed_over_with_a_message(whole, inputs):
+    cut(inputs.runs / "step-2/training_state.safetensors")
+    done = train(*whole.argv(output_path=inputs.runs, resume="auto"))
+    assert done.code == 0, done.err
+    assert "step-2/training_state.safetensors: 40 bytes" in done.err
+    assert "trying the one before" in done.err
+
+
+def test_data_that_contradict_the_check_are_trusted_on_request(inputs):
+    record(inputs)
+    done = train(*inputs.argv(trust_data=""))
+    assert done.code == 0, done.err
+    assert "--trust_data" in done.err
+
+
+@pytest.mark.parametrize("case", ["frame missing", "unknown flag", "heads with a flipped bit"])
+def test_a_real_process_says_the_same(case, inputs):
+    change, message = CASES[case]
+    change(inputs)
+    before = snapshot(inputs.root)
+    done = run_python(SCRIPT, *inputs.argv())
+    expect_refusal(done.returncode, done.stderr, message)
+    assert snapshot(inputs.root) == before
