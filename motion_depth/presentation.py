@@ -59,7 +59,8 @@ def measure(shown: Shown, mean_depth: Tensor) -> dict:
     Returns:
         `self_consistency` of the result (see consistency.py); `know_show_gap`: how far the forecast is from it, and
         what share of the video's changes each explains; `readings`: for each one its noise level, self-consistency,
-        difference from the result, and with a truth the metrics of tools/evaluate.py, with their baselines.
+        difference from the result, and with a truth the metrics of tools/evaluate.py, with their baselines. With a
+        truth also `true_consistency`: the true video against its true motion and depth, which is as far as one gets.
     """
     readings = {}
     for where, reading in shown.readings.items():
@@ -72,9 +73,11 @@ def measure(shown: Shown, mean_depth: Tensor) -> dict:
             found["metrics"] = _metrics(reading, shown.truth, mean_depth)
         readings[where] = found
     seen, forecast = readings[shown.result], next(iter(readings.values()))
+    limit = {} if shown.truth is None else {"true_consistency": _true_consistency(shown.truth)}
     return {
         "result": shown.result,
         "self_consistency": seen["self_consistency"],
+        **limit,
         "know_show_gap": {
             **forecast["from_result"],
             "forecast_explained": forecast["self_consistency"]["explained"],
@@ -89,6 +92,11 @@ def _metrics(reading: Reading, truth: MotionDepthClip, mean_depth: Tensor) -> di
     return metrics_of(
         score_frames(reading.predictions, stack_targets([pack_targets(truth)]).to("cpu"), mean_depth, keys)
     )
+
+
+def _true_consistency(truth: MotionDepthClip) -> dict[str, float | None]:
+    depth = truth.depth.where(truth.depth_valid, 1.0)
+    return self_consistency(truth.frames, truth.motion, depth, truth.depth_valid)
 
 
 def panel_rows(shown: Shown) -> list[PanelRow]:
@@ -138,7 +146,7 @@ def write_run(folder: Path, record: dict) -> None:
 
 
 def summary(measured: dict) -> str:
-    """What to print about a video: three short lines, and two more with a truth."""
+    """What to print about a video: three lines, and more with a truth."""
     own, gap = measured["self_consistency"], measured["know_show_gap"]
     lines = [
         f"motion  explains {_percent(own['explained'])} of what changes from frame to frame, of moving pixels "
@@ -149,6 +157,11 @@ def summary(measured: dict) -> str:
         f"forecast from the first frame: motion {_number(gap['motion_px'])} px and depth {_percent(gap['depth_rel'])} "
         f"from what the video shows; it explains {_percent(gap['forecast_explained'])}",
     ]
+    if true := measured.get("true_consistency"):
+        lines.append(
+            f"truth   the true motion explains {_percent(true['explained'])} of the true video, of moving pixels "
+            f"{_percent(true['moving_explained'])}; {_percent(true['depth_steady'])} of the points keep their distance"
+        )
     for where, reading in measured["readings"].items():
         if found := reading.get("metrics"):
             depth, moving = (

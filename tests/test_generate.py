@@ -212,6 +212,7 @@ def test_reread_scenes_have_the_numbers_of_the_evaluation(flags, demo_scenes, de
         record = json.loads((folder / "run.json").read_text())
         readings = record["readings"]
         assert list(readings) == ["first frame only", "finished video"]
+        assert record["true_consistency"]["moving_explained"] > 0.5
         assert readings["first frame only"]["metrics"] == expected[record["source"]]["1.0"]
         assert readings["finished video"]["metrics"] == expected[record["source"]]["0.25"]
 
