@@ -6,13 +6,12 @@ Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1.
 WAN's time layout: latent 0 holds frame 0, latent k holds frames 4k-3 .. 4k. Frame 4k-3 borders on the latent before,
 so a readout of its motion needs both: the time expansion below sees latents k-1 and k (and k+1 through the mixer).
 
-Sources of the parts: multi-level taps and fusion of DPT (Ranftl et al. 2021), adaptive modulation of DiT (Peebles and
-Xie 2023), the ConvNeXt block (Liu et al. 2022), learned convex upsampling of RAFT (Teed and Deng 2020).
+Sources: multi-level taps and fusion of DPT (Ranftl et al. 2021), adaptive modulation of DiT (Peebles and Xie 2023);
+layers.py names those of its parts.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -22,11 +21,20 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from motion_depth.layers import (
+    COORDINATE_OCTAVES,
+    FRAMES_PER_LATENT,
+    FrameDecoder,
+    ResidualConv,
+    SpaceTimeBlock,
+    TimeExpansion,
+    coordinates,
+    take_frames,
+)
+
 OUTPUT_CHANNELS = {"motion": 2, "depth": 2}  # (x, y) and (log depth, background logit)
 TAP_FRACTIONS = (0.33, 0.5, 0.67, 0.83)
-FRAMES_PER_LATENT = 4
-LATENT_STRIDE, DECODER_STRIDE = 16, 4
-COORDINATE_OCTAVES = 3
+LATENT_STRIDE = 16
 # Pixels of full-resolution output decoded at once. 2^21 is nine frames of 480 x 480: about 0.5 GiB of activations.
 PIXELS_PER_CHUNK = 2**21
 
@@ -136,151 +144,27 @@ class TapMix(nn.Module):
         return mixed
 
 
-class SpaceTimeBlock(nn.Module):
-    """Attention over all tokens of the clip, then a ConvNeXt block: depthwise 3x3x3, LayerNorm, channel MLP.
-
-    Attention sees the whole clip at once (how the camera stands, what is where); the convolution sees what is next to
-    what, which is where motion shows.
-    """
-
-    def __init__(self, width: int, head_width: int = 32):
-        super().__init__()
-        self.head_width = head_width
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.depthwise = nn.Conv3d(width, width, 3, padding=1, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, f, h, w, c) to the same."""
-        f, h, w = x.shape[1:4]
-        qkv = self.query_key_value(self.attention_norm(x))
-        query, key, value = rearrange(qkv, "b f h w (three n d) -> three b n (f h w) d", three=3, d=self.head_width)
-        seen = rearrange(
-            F.scaled_dot_product_attention(query, key, value), "b n (f h w) d -> b f h w (n d)", f=f, h=h, w=w
-        )
-        x = x + self.attention_out(seen)
-        y = rearrange(self.depthwise(rearrange(x, "b f h w c -> b c f h w")), "b c f h w -> b f h w c")
-        return x + self.mlp(self.norm(y))
-
-
-def coordinates(h: int, w: int, like: Tensor, octaves: int = COORDINATE_OCTAVES) -> Tensor:
-    """Where a cell lies in the picture: (h, w, 4 octaves), sines and cosines of y and x.
-
-    y and x of a cell's centre run from 0 at the top and left edge of the picture to 1 at the bottom and right edge,
-    whatever the grid, so a head trained at one size knows top from bottom at another.
-    """
-    y, x = ((torch.arange(n, device=like.device) + 0.5) / n for n in (h, w))
-    angles = torch.stack(torch.broadcast_tensors(y[:, None], x[None, :]), dim=-1)[..., None]
-    angles = rearrange(angles * math.pi * 2.0 ** torch.arange(octaves, device=like.device), "h w yx o -> h w (yx o)")
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(like.dtype)
-
-
-class ResidualConv(nn.Module):
-    """Two 3x3(x3) convolutions with pre-activation and a skip, in 2 or 3 dimensions (DPT's residual unit).
-
-    No normalisation: how fast and how far are magnitudes, and a norm over a frame takes them away. It starts as the
-    identity instead (the second convolution is zero), which helps training without norms (Fixup, Zhang et al. 2019).
-    """
-
-    def __init__(self, channels: int, dims: int):
-        super().__init__()
-        conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.layers = nn.Sequential(
-            nn.SiLU(),
-            conv(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            conv(channels, channels, 3, padding=1),
-        )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
-    """Frames (b, n) of x (b, t, ...), or all of them."""
-    return x if frames is None else x[torch.arange(len(x), device=x.device)[:, None], frames]
-
-
-class TimeExpansion(nn.Module):
-    """Latent rate to frame rate: latent 0 gives one frame, every latent k after it four, from latents k-1 and k."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.first = nn.Conv3d(channels, channels, 1)
-        self.rest = nn.Conv3d(channels, FRAMES_PER_LATENT * channels, (2, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, c, f, h, w) to (b, c, t, h, w)."""
-        first = self.first(x[:, :, :1])
-        if x.shape[2] == 1:
-            return first
-        rest = rearrange(self.rest(x), "b (s c) f h w -> b c (f s) h w", s=FRAMES_PER_LATENT)
-        return torch.cat([first, rest], dim=2)
-
-
-class FrameDecoder(nn.Module):
-    """Frames one by one from stride 16 to stride 4, then to full resolution by learned convex (or bilinear) upsampling.
-
-    No operation looks across frames, so any number of frames at a time gives the same result.
-    """
-
-    def __init__(self, config: HeadConfig, out_channels: int):
-        super().__init__()
-        c16, c8, c4 = config.decoder_widths
-        self.to_8 = nn.Sequential(nn.Conv2d(c16, 4 * c8, 3, padding=1), nn.PixelShuffle(2), ResidualConv(c8, 2))
-        self.to_4 = nn.Sequential(nn.Conv2d(c8, 4 * c4, 3, padding=1), nn.PixelShuffle(2), ResidualConv(c4, 2))
-        self.out = nn.Conv2d(c4, out_channels, 3, padding=1)
-        self.mask = nn.Conv2d(c4, 9 * DECODER_STRIDE**2, 1) if config.upsampling == "convex" else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c16, h, w) at stride 16 to (n, out, 16h, 16w)."""
-        x = F.silu(self.to_4(self.to_8(x)))
-        coarse = self.out(x).float()
-        if self.mask is None:
-            return F.interpolate(coarse, scale_factor=DECODER_STRIDE, mode="bilinear", align_corners=False)
-        return convex_upsample(coarse, self.mask(x).float(), DECODER_STRIDE)
-
-
-def convex_upsample(coarse: Tensor, mask: Tensor, stride: int) -> Tensor:
-    """Every fine value is a convex combination of the 3x3 coarse neighbours (RAFT, section 3.3).
-
-    Args:
-        coarse: (n, c, h, w).
-        mask: (n, 9 stride^2, h, w), logits over the neighbours.
-
-    Returns:
-        (n, c, stride h, stride w). A constant map stays the constant, up to the picture's border.
-    """
-    c, h, w = coarse.shape[1:]
-    weights = rearrange(mask, "n (k p q) h w -> n 1 k p q h w", k=9, p=stride, q=stride).softmax(dim=2)
-    neighbours = F.unfold(F.pad(coarse, (1, 1, 1, 1), mode="replicate"), 3)
-    neighbours = rearrange(neighbours, "n (c k) (h w) -> n c k 1 1 h w", c=c, k=9, h=h, w=w)
-    return rearrange((weights * neighbours).sum(dim=2), "n c p q h w -> n c (h p) (w q)")
-
-
 class DenseHead(nn.Module):
     """Taps, space-time mixer, latent skip, time expansion, frame decoder; see the module's docstring."""
 
     def __init__(self, config: HeadConfig, out_channels: int):
         super().__init__()
         c16 = config.decoder_widths[0]
+        latent_channels = config.latent_channels if config.latent_skip else 0
         self.tap_mix = TapMix(config)
-        self.latent_patch = nn.Linear(4 * config.latent_channels, config.width) if config.latent_skip else None
         self.place = nn.Linear(4 * COORDINATE_OCTAVES, config.width)
         self.mixer = nn.Sequential(*(SpaceTimeBlock(config.width) for _ in range(config.mixer_blocks)))
         self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 4 * c16))
-        self.latent_skip = (
-            nn.Conv3d(config.latent_channels, c16, (1, 3, 3), padding=(0, 1, 1)) if config.latent_skip else None
-        )
         self.latent_block = ResidualConv(c16, 3)
         self.expand_time = TimeExpansion(c16)
-        self.frame_block = ResidualConv(c16, 3)
-        self.decoder = FrameDecoder(config, out_channels)
+        self.decoder = FrameDecoder(
+            config.decoder_widths, latent_channels, out_channels, convex=config.upsampling == "convex"
+        )
+        if config.latent_skip:
+            self.latent_patch = nn.Linear(4 * latent_channels, config.width)
+            self.latent_skip = nn.Conv3d(latent_channels, c16, (1, 3, 3), padding=(0, 1, 1))
+            self.expand_latents = TimeExpansion(latent_channels)
+        self.reads_latents = config.latent_skip
 
     @property
     def out(self) -> nn.Conv2d:
@@ -288,23 +172,30 @@ class DenseHead(nn.Module):
 
     def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
         """Returns (b, t, out, 32h, 32w), float32; of given frames (b, n) only, (b, n, out, 32h, 32w)."""
-        x = self.tap_mix(features)
-        if self.latent_patch is not None:
-            patches = rearrange(features.latents.to(x.dtype), "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2)
-            x = x + self.latent_patch(patches)
-        x = self.mixer(x + self.place(coordinates(*features.grid[1:], like=x)))
+        x = self.tap_mix(features) + self.place(coordinates(*features.grid[1:], like=features.latents))
+        latents = features.latents.to(x.dtype)
+        if self.reads_latents:
+            x = x + self.latent_patch(rearrange(latents, "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2))
+        x = self.mixer(x)
         x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=2, q=2)
-        if self.latent_skip is not None:
-            x = x + self.latent_skip(features.latents.to(x.dtype))
-        x = self.frame_block(self.expand_time(self.latent_block(x)))
-        x = take_frames(rearrange(x, "b c t h w -> b t c h w"), frames)
-        per_chunk = max(1, PIXELS_PER_CHUNK // (x.shape[-2] * x.shape[-1] * LATENT_STRIDE**2))
-        chunks = rearrange(x, "b t c h w -> (b t) c h w").split(per_chunk)
+        if self.reads_latents:
+            x = x + self.latent_skip(latents)
+        inputs = [self.expand_time(self.latent_block(x))]
+        if self.reads_latents:
+            inputs.append(self.expand_latents(latents))
+        return self._decode([take_frames(rearrange(part, "b c t h w -> b t c h w"), frames) for part in inputs])
+
+    def _decode(self, inputs: list[Tensor]) -> Tensor:
+        """Inputs of the decoder, each (b, t, c, h, w), to (b, t, out, 16h, 16w), a few frames at a time."""
+        b, _, _, h, w = inputs[0].shape
+        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * LATENT_STRIDE**2))
+        chunks = [rearrange(part, "b t c h w -> (b t) c h w").split(per_chunk) for part in inputs]
+        chunks = list(zip(*chunks, strict=True))
         if len(chunks) > 1 and torch.is_grad_enabled():
-            decoded = [checkpoint(self.decoder, chunk, use_reentrant=False) for chunk in chunks]
+            decoded = [checkpoint(self.decoder, *chunk, use_reentrant=False) for chunk in chunks]
         else:
-            decoded = [self.decoder(chunk) for chunk in chunks]
-        return rearrange(torch.cat(decoded), "(b t) c h w -> b t c h w", b=x.shape[0])
+            decoded = [self.decoder(*chunk) for chunk in chunks]
+        return rearrange(torch.cat(decoded), "(b t) c h w -> b t c h w", b=b)
 
 
 class LinearHead(nn.Module):

@@ -88,9 +88,8 @@ def clip_noise(shape: tuple[int, ...], seed: int, position: int) -> Tensor:
 
 
 def clip_frames(count: int, total: int, seed: int, position: int) -> Tensor:
-    """`count` of the frames 1 .. total-1 of a clip, ascending; frame 0 has no motion."""
-    chosen = _generator(seed, position, "frames").choice(total - 1, size=count, replace=False)
-    return torch.from_numpy(np.sort(chosen) + 1)
+    """`count` of the frames 0 .. total-1 of a clip, ascending. Frame 0 has no motion, but it has depth."""
+    return torch.from_numpy(np.sort(_generator(seed, position, "frames").choice(total, size=count, replace=False)))
 
 
 def noise_bin(sigma: float) -> str:

@@ -72,9 +72,9 @@ def check_settings(args: Any) -> None:
         raise ValueError(f"--timeout_minutes {args.timeout_minutes}: expected more than 0")
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
-    if not 0 <= args.loss_frames < args.num_frames:
+    if not 0 <= args.loss_frames <= args.num_frames:
         raise ValueError(
-            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames - 1}, without frame 0"
+            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames}"
         )
     if args.stage == 2 and args.heads_checkpoint is None:
         raise ValueError(

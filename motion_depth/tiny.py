@@ -29,6 +29,10 @@ TEXT_ENCODER_FILE = "models_t5_umt5-xxl-enc-bf16.safetensors"
 VAE_FILE = "Wan2.2_VAE.safetensors"
 TOKENIZER_FOLDER = "google/umt5-xxl"
 
+# A DiT with random weights attends evenly to all 512 text tokens, of which all but a few are padding, so without this
+# gain the prompt is less than a thousandth of its features' variance. With it a few percent, and the heads can tell.
+PROMPT_GAIN = 200.0
+
 # The only classes that a CONFIG_FILE may name, each with the name under which the pipeline asks for it.
 MODEL_NAMES: dict[type[nn.Module], str] = {
     WanModel: "wan_video_dit",
@@ -128,14 +132,17 @@ def write_tiny_wan(
     """Write the whole model into `folder`, which exists; the DiT and the text encoder are drawn from `seed`.
 
     Returns {file name: model}. The random weights are those of torch's default initialisation: no layer starts at
-    zero, as some do before a real pretraining, so that every block changes the features. They are stored in bfloat16,
-    so that float32 and bfloat16 pipelines hold the same numbers; the fitted VAE is float32.
+    zero, as some do before a real pretraining, so that every block changes the features. Only the text encoder's output
+    is louder (PROMPT_GAIN). They are stored in bfloat16, so that float32 and bfloat16 pipelines hold the same numbers;
+    the fitted VAE is float32.
     """
     tokenizer = build_tokenizer()
     text_kwargs = text_encoder_arguments(vocab=len(tokenizer), dim=dit_kwargs["text_dim"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         dit, text_encoder = WanModel(**dit_kwargs), WanTextEncoder(**text_kwargs)
+    with torch.no_grad():
+        text_encoder.norm.weight.mul_(PROMPT_GAIN)
     parts = {
         DIT_FILE: (dit.to(torch.bfloat16), dit_kwargs),
         TEXT_ENCODER_FILE: (text_encoder.to(torch.bfloat16), text_kwargs),

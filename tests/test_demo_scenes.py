@@ -147,8 +147,8 @@ def test_depth_is_the_length_of_the_ray():
 @pytest.mark.parametrize("camera", ["static", "orbit"])
 def test_motion_finds_the_same_texture_in_the_frame_before(name, camera):
     renderer = SceneRenderer(simulate(name, num_frames=33, camera=camera), 96, 96)
-    now, before = renderer.frame(12), renderer.frame(11)
-    visible = renderer.motion(12, 11)[1] & (length(now.motion) > 0.5)
+    now, before = renderer.frame(16), renderer.frame(15)
+    visible = renderer.motion(16, 15)[1] & (length(now.motion) > 0.5)
     images = torch.from_numpy(np.stack([now.rgb, before.rgb]).astype(np.float32))
     images = rearrange(images, "two h w c -> two c h w")
     flow = rearrange(torch.from_numpy(now.motion), "h w xy -> 1 xy h w")

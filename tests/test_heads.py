@@ -9,14 +9,12 @@ from motion_depth import heads as heads_module
 from motion_depth.heads import (
     HEAD_SIZES,
     DitFeatures,
-    FrameDecoder,
     HeadConfig,
     MotionDepthHeads,
-    TimeExpansion,
-    convex_upsample,
     example_features,
     tap_blocks,
 )
+from motion_depth.layers import FrameDecoder, TimeExpansion, convex_upsample
 from motion_depth.wan import MotionDepthModel, count_operations
 
 
@@ -103,7 +101,7 @@ def test_decoding_in_chunks_changes_neither_values_nor_gradients(monkeypatch):
     calls = []
     monkeypatch.setattr(heads_module, "PIXELS_PER_CHUNK", 2 * 64 * 64)
     forward = FrameDecoder.forward
-    monkeypatch.setattr(FrameDecoder, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    monkeypatch.setattr(FrameDecoder, "forward", lambda self, x, y: calls.append(len(x)) or forward(self, x, y))
     chunked, chunked_gradients = run()
     assert max(calls) == 2
     assert len(calls) > 10

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffsynth.diffusion import FlowMatchScheduler
 
-from motion_depth.noise import LOW_NOISE, STRATA, NoiseMixture, clip_noise, clip_sigma, noise_bin
+from motion_depth.noise import LOW_NOISE, STRATA, NoiseMixture, clip_frames, clip_noise, clip_sigma, noise_bin
 
 
 def test_shifted_part_is_the_librarys_training_grid():
@@ -62,3 +62,10 @@ def test_bins_name_their_range():
 def test_bad_mixtures_name_the_flag(text):
     with pytest.raises(ValueError, match="--noise_mixture"):
         NoiseMixture.parse(text)
+
+
+def test_the_frames_of_a_step_are_distinct_and_come_from_the_whole_clip():
+    chosen = [clip_frames(2, 5, seed=3, position=position) for position in range(200)]
+    assert all(one[0] < one[1] for one in chosen)
+    assert torch.stack(chosen).unique().tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(clip_frames(2, 5, seed=3, position=7), chosen[7])

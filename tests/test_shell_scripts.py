@@ -3,6 +3,7 @@
 A stand-in for Python answers the scripts' questions (how many GPUs) and prints the command that it was given.
 """
 
+import json
 import os
 import re
 import shlex
@@ -322,7 +323,7 @@ def test_stage2_takes_another_checkpoint(stage, flag):
 def project(tmp_path) -> Path:
     """A copy of the scripts in a project without requirements, so that setting it up needs no network."""
     folder = tmp_path / "project"
-    for name in ("tools/setup.sh", "tools/demo.sh", "tests/run.sh"):
+    for name in ("tools/setup.sh", "tools/demo.sh", "tools/demo_settings.sh", "tools/ablate.sh", "tests/run.sh"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for name in ("requirements.txt", "requirements-dev.txt"):
@@ -417,3 +418,36 @@ def test_the_demo_runs_both_stage_scripts_as_they_are(project, tmp_path):
         f"{STAGES[1].name} 0 d/stage1 5 d/train.csv d/tiny_wan d/stage1",
         f"{STAGES[2].name} 0 d/stage2 6 d/train.csv d/tiny_wan d/stage1",
     ]
+
+
+def test_a_row_of_the_ablations_trains_with_the_given_flags_on_the_demos_scenes(project, tmp_path):
+    overall = {sigma: {"abs_rel": 0.1, "abs_rel_baseline": 0.2, "moving_epe": 2.0, "moving_epe_baseline": 2.5, "epe": 0.3}
+               for sigma in ("0.02", "0.5", "1.0")}  # fmt: skip
+    metrics = write_script(tmp_path / "metrics.json", json.dumps({"overall": overall}))
+    python = 'case "$1" in -) exec python3 "$@" ;; esac\necho "python $(basename "$1")"\n'
+    copy = f'while [ "$1" != --output ]; do shift; done; mkdir -p "$2"; cp {metrics} "$2/"\n'
+    write_script(tmp_path / "env/bin/python", f"#!/bin/sh\n{python}{copy}")
+    write_script(project / STAGES[1].name, 'echo "stage 1: $* $OUTPUT_PATH $MAX_STEPS $BATCH_SIZE $MODEL_BASE_PATH"')
+    (tmp_path / "d/tiny_wan").mkdir(parents=True)
+
+    def row() -> list[str]:
+        environment = {"VENV": tmp_path / "env", "DEMO_DIR": "d", "STEPS": 7}
+        done = shell(project / "tools/ablate.sh", "linear", "--head", "linear", cwd=tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    trained, evaluated, _, first = row()
+    assert trained == "stage 1: --head linear d/ablation/linear 7 16 d/tiny_wan"
+    assert evaluated == "python evaluate.py"
+    assert first == "| linear | 0.100 | 2.00 | 0.300 | 0.50, 0.50, 0.50 | 0.80, 0.80, 0.80 |"
+    assert row()[-1] == first
+    assert len(row()) == 2  # printed again, not trained again
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), "needs a name"), (("dense",), "run tools/demo.sh first")])
+def test_ablations_say_what_is_missing(project, tmp_path, arguments, expected):
+    done = shell(project / "tools/ablate.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line

@@ -10,28 +10,18 @@
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-DEMO_DIR="${DEMO_DIR:-./demo}"
-TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-4}" # scenes of each kind to train on
-STAGE1_STEPS="${STAGE1_STEPS:-1200}"      # iterations
-STAGE2_STEPS="${STAGE2_STEPS:-150}"
+TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-12}" # scenes of each kind to train on
+STAGE1_STEPS="${STAGE1_STEPS:-450}"        # iterations
+STAGE2_STEPS="${STAGE2_STEPS:-40}"
 
-# The stage scripts' settings for a small model and small clips
-export HEIGHT="${HEIGHT:-128}" WIDTH="${WIDTH:-128}" NUM_FRAMES="${NUM_FRAMES:-17}"
-export FRAME_STRIDE="${FRAME_STRIDE:-1}" LOSS_FRAMES="${LOSS_FRAMES:-8}" CACHE_PATH="${CACHE_PATH-$DEMO_DIR/cache}"
-export HEAD_SIZE="${HEAD_SIZE:-small}"
-export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
-export LR_SCHEDULER="${LR_SCHEDULER:-cosine}"
-export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-1}"
-export SAVE_STEPS="${SAVE_STEPS:-200}" KEEP_LAST="${KEEP_LAST:-1}"
-export WANDB_MODE="${WANDB_MODE:-offline}"
+# shellcheck source=tools/demo_settings.sh
+source "$ROOT/tools/demo_settings.sh"
 
 heading() {
     printf '\n== %s (%d min %02d s)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-export VENV="${VENV:-$ROOT/.venv}"
 bash "$ROOT/tools/setup.sh"
-export PYTHON="$VENV/bin/python"
 SECONDS=0
 
 scenes() { # $1 = train or heldout, $2 = seed, $3 = variations
@@ -48,11 +38,8 @@ scenes heldout 1 1
 heading "A tiny model in the shape of WAN2.2-TI2V-5B"
 "$PYTHON" "$ROOT/tools/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
 
-export DATASET_BASE_PATH="$DEMO_DIR/train" DATASET_METADATA_PATH="$DEMO_DIR/train.csv"
-export MODEL_BASE_PATH="$DEMO_DIR/tiny_wan" STAGE1_PATH="$DEMO_DIR/stage1"
-
 heading "Stage 1"
-OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-4e-4}" \
+OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-$HEADS_LEARNING_RATE}" \
     bash "$ROOT/train_wan22_stage1_heads.sh"
 heading "Stage 2"
 OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-1e-4}" \

@@ -27,7 +27,7 @@ from motion_depth import tiny
 from motion_depth.tiny_vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
 
 SETTINGS_FILE = "tiny_wan.json"
-FORMAT = 1  # of the weights; counts up when code and older tiny models no longer fit
+FORMAT = 2  # of the weights; counts up when code and older tiny models no longer fit
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
 CLIP_FRAMES = 9  # of the clips that the picture quality is measured on

@@ -21,8 +21,10 @@ def room(
     """Floor, backdrop, sky, light and a camera that sees the box `low`..`high` from in front, turned at most `turn`.
 
     gap: metres between the box and the wall behind it. A third of the rooms have no wall, and show the sky.
+    One lens films all scenes: with a field of view that changes from scene to scene no picture tells how far away
+    things are.
     """
-    world.view = View(low, high, world.uniform(-turn, turn), elevation + world.uniform(-3, 5), world.uniform(34, 44))
+    world.view = View(low, high, world.uniform(-turn, turn), elevation * world.uniform(0.7, 1.6))
     world.light = Light(
         *[(world.side() * world.uniform(1.2, 3.0), world.uniform(-3.5, -1.5), world.uniform(3.2, 4.8))] * 2,
         strength=world.uniform(0.75, 0.95),
