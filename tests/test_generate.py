@@ -11,7 +11,7 @@ from PIL import Image
 
 from motion_depth.assemble import LORA_FILE, LoraConfig, load_model, model_config, model_tensors
 from motion_depth.checkpoint import read_checkpoint, write_checkpoint
-from motion_depth.generation import TapRecorder, generate, load_fused
+from motion_depth.generation import TapRecorder, generate, load_fused, read_latents
 from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.lora import add_lora
 from motion_depth.losses import LossScales
@@ -197,6 +197,26 @@ def test_the_last_step_can_be_read_instead(flags, image, tmp_path):
     assert record["result"] == "step 2 of 3"
     assert record["readings"]["step 2 of 3"]["from_result"]["motion_px"] == 0
     assert record["readings"]["finished video"]["from_result"]["motion_px"] > 0
+
+
+def test_bfloat16_gives_the_stock_pipelines_video_too(checkpoint, files, image):
+    videos = []
+    for read in (False, True):
+        pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), torch.bfloat16, "cpu")
+        model = load_fused(read_checkpoint(checkpoint), pipe)
+        if read:
+            made = generate(pipe, model.heads, image, (0, 3), list, 3.0, seed=1, **CALL)
+            videos.append(made.frames)
+        else:
+            video = pipe(input_image=image, seed=1, cfg_scale=3.0, progress_bar_cmd=list, **CALL)
+            videos.append(torch.from_numpy(np.stack([np.asarray(frame) for frame in video])))
+    assert torch.equal(*videos)
+    last = read_latents(model, made.latents, made.latents[:, :, :1], torch.zeros(1, 512, check_weights(files)["dit"]
+                        ["text_dim"], dtype=torch.bfloat16), 0.02, 0)  # fmt: skip
+    for reading in (*made.readings.values(), last):
+        assert reading.motion.dtype == torch.float32
+        assert reading.motion.isfinite().all()
+        assert (reading.depth > 0).all()
 
 
 def test_reread_scenes_have_the_numbers_of_the_evaluation(flags, demo_scenes, demo_csv, tmp_path):
