@@ -130,20 +130,20 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
 
 def _put_in_place(draft: Path, folder: Path) -> None:
     """Renames. An older folder of that name and the new one change places, at once where the file system can."""
-    older = _hidden(folder, "older")
     if not folder.exists():
         os.rename(draft, folder)
-    elif _exchange(draft, folder):
-        os.rename(draft, older)
-    else:
+    elif not _exchange(draft, folder):
+        older = _hidden(folder, "older")
+        shutil.rmtree(older, ignore_errors=True)
         os.rename(folder, older)  # a kill between these two is mended by `clear_leftovers`
         try:
             os.rename(draft, folder)
         except OSError:
             os.rename(older, folder)
             raise
+        os.rename(older, draft)
     _flush(folder.parent)
-    shutil.rmtree(older, ignore_errors=True)
+    shutil.rmtree(draft, ignore_errors=True)  # holds the older one by now, if there was one
 
 
 def _exchange(one: Path, other: Path) -> bool:
