@@ -137,7 +137,8 @@ class FrameDecoder(nn.Module):
         x = self.to_4(self.block_8(x))
         if latents is not None:
             x = x + self.latents_to_4(latents)
-        x = F.silu(self.block_4(x))
+        # Leaky, so that no large update can silence the output for good: without norms activations are not bounded.
+        x = F.leaky_relu(self.block_4(x), 0.1)
         coarse = self.out(x).float()
         if self.mask is None:
             return F.interpolate(coarse, scale_factor=DECODER_STRIDE, mode="bilinear", align_corners=False)

@@ -11,7 +11,7 @@ set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-12}" # scenes of each kind to train on
-STAGE1_STEPS="${STAGE1_STEPS:-450}"        # iterations
+STAGE1_STEPS="${STAGE1_STEPS:-500}"        # iterations
 STAGE2_STEPS="${STAGE2_STEPS:-40}"
 
 # shellcheck source=tools/demo_settings.sh

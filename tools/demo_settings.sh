@@ -12,7 +12,7 @@ export HEAD_SIZE="${HEAD_SIZE:-small}"
 # Many clips and one frame of each: what a scene's depth is shows in any of its frames.
 export BATCH_SIZE="${BATCH_SIZE:-16}" LOSS_FRAMES="${LOSS_FRAMES:-1}"
 export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}"
-export HEADS_LEARNING_RATE=2e-3 # of stage 1
+export HEADS_LEARNING_RATE=1e-3 # of stage 1
 export LR_SCHEDULER="${LR_SCHEDULER:-cosine}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
 export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-1}"
 export SAVE_STEPS="${SAVE_STEPS:-200}" KEEP_LAST="${KEEP_LAST:-1}" WANDB_MODE="${WANDB_MODE:-offline}"
