@@ -1,0 +1,227 @@
+"""Our training loop beside the library's stock loop, on the same model and the same clips, and the loader alone.
+
+    python tools/benchmark.py --preset tiny                        # two CPU cores, a few minutes
+    python tools/benchmark.py --preset 5b --json results.json      # one large GPU; random weights, no download
+    python tools/benchmark.py --preset 5b --layers 2 --steps 3     # the 5B's widths with two layers, to try it out
+
+Three ways for each stage: `stock` (the library's launch_training_task: text encoder and VAE at every step), `ours`
+(the same work with our parts, no cache) and `cached`. Figures are medians over the steps. Prints a table in markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from motion_depth.batch import reduce_item
+from motion_depth.data import MotionDepthDataset, create_motion_data_operator
+from motion_depth.lora import add_lora
+from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
+from tools.benchmarks.loading import measure_loader
+from tools.benchmarks.models import (
+    PRESETS,
+    Preset,
+    build_heads,
+    build_parts,
+    build_pipeline,
+    count_parts,
+    resized,
+    write_tokenizer,
+)
+from tools.benchmarks.ours import batches, fill_cache, run_ours
+from tools.benchmarks.scenes import write_dataset
+from tools.benchmarks.stock import LORA_TARGETS, StockModule, run_stock
+from tools.benchmarks.tables import markdown
+from tools.benchmarks.timing import StepClock, matmul_rate, peak_memory, reset_peak
+
+WAYS = ("stock", "ours", "cached")
+STEPS = {"tiny": 12, "5b": 8}
+WINDOWS = 8  # distinct clips of the scene that the loops read
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS), default="tiny", help="tiny: for a CPU. 5b: the exact shapes of TI2V-5B")
+    add("--json", type=Path, metavar="FILE", help="also write the figures there")
+    add("--stages", default="1,2", help="1, 2 or 1,2")
+    add("--ways", default=",".join(WAYS), help="some of stock,ours,cached; empty: the loader alone")
+    add("--steps", type=int, help=f"counted steps of each; default {STEPS}")
+    add("--warmup", type=int, default=2, help="steps before them that are not counted")
+    add("--workers", type=int, default=2, help="loader processes; 0: none")
+    add("--batch_size", type=int, default=1, help="clips of a step, of ours and cached (the stock loop takes one)")
+    add("--gradient_checkpointing", choices=CHECKPOINTING, default="every", help="stage 2 of ours; stock: every")
+    add("--lora_rank", type=int, default=32, help="stage 2")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    add("--layers", type=int, help="fewer layers in DiT and text encoder than the preset has")
+    for name in ("height", "width", "num_frames"):
+        add(f"--{name}", type=int, help="of the clips in the loops, instead of the preset's")
+    add("--loader_size", default="480x480x49", help="of the clips for the loader alone; empty: without it")
+    add("--loader_clips", type=int, default=16, help="clips that each way of loading reads")
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> tuple[Preset, list[int], list[str], tuple[int, int, int] | None]:
+    """The preset, stages, ways and the loader's size. Raises ValueError, which names the flag."""
+    for name, least in (("steps", 1), ("warmup", 0), ("workers", 0), ("batch_size", 1), ("loader_clips", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise ValueError(f"--{name}: found {value}, expected {least} or more")
+    stages, ways = _listed(args.stages, ("1", "2"), "--stages"), _listed(args.ways, WAYS, "--ways")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: torch sees no GPU here")
+    try:
+        size = tuple(int(part) for part in args.loader_size.split("x")) if args.loader_size else None
+    except ValueError:
+        size = ()
+    if size is not None and len(size) != 3:
+        raise ValueError(f"--loader_size {args.loader_size}: expected HEIGHTxWIDTHxFRAMES, such as 480x480x49")
+    preset = resized(PRESETS[args.preset], args.layers, args.height, args.width, args.num_frames)
+    return preset, [int(stage) for stage in stages], ways, size
+
+
+def _listed(text: str, known: tuple[str, ...], flag: str) -> list[str]:
+    found = [part for part in text.split(",") if part]
+    if unknown := [part for part in found if part not in known]:
+        raise ValueError(f"{flag} {text}: {unknown[0]} is not one of {', '.join(known)}")
+    return found
+
+
+def measure_loops(
+    args: argparse.Namespace, preset: Preset, stages: list[int], ways: list[str], work: Path
+) -> dict[str, dict]:
+    """Every way of every stage, one after the other; each builds the models it needs and drops them."""
+    device = torch.device(args.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    metadata = write_dataset(work / "data", preset.num_frames + WINDOWS - 1, preset.height, preset.width)
+    operator = create_motion_data_operator(work / "data", preset.height, preset.width, preset.num_frames)
+    dataset = MotionDepthDataset(work / "data", metadata, operator, repeat=1000, reduce=reduce_item)
+    tokenizer = write_tokenizer(work / "tokenizer")
+    found: dict[str, dict] = {}
+    cached = None
+    if "cached" in ways:
+        parts = build_parts(preset, device, dtype, ("text_encoder", "vae"))
+        encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
+        cached, seconds = fill_cache(work / "cache", dataset, encoder, tokenizer, dtype, WINDOWS)
+        found["encode_once"] = {"seconds_per_clip": seconds}
+        del parts, encoder
+    for stage in stages:
+        for way in ways:
+            gc.collect()
+            reset_peak(device)
+            print(f"measuring stage {stage}, {way} ...", file=sys.stderr, flush=True)
+            source = cached if way == "cached" else dataset
+            clock = run_way(args, preset, stage, way, source, tokenizer, device, dtype)
+            medians = clock.median(args.warmup)
+            clips = 1 if way == "stock" else args.batch_size
+            found.setdefault(f"stage{stage}", {})[way] = {
+                "clips_per_s": clips / medians["step"],
+                "seconds": medians,
+                "data_wait": medians["wait"] / medians["step"],
+                "peak_memory_gib": peak_memory(device),
+                "steps": len(clock.steps) - args.warmup,
+                "batch_size": clips,
+            }
+    return found
+
+
+def run_way(
+    args: argparse.Namespace, preset: Preset, stage: int, way: str, dataset: MotionDepthDataset, tokenizer: Path,
+    device: torch.device, dtype: torch.dtype,
+) -> StepClock:  # fmt: skip
+    """One loop, from building its models to its last step."""
+    accelerator = Accelerator(mixed_precision="bf16" if device.type == "cuda" else "no", cpu=device.type == "cpu")
+    clock, steps = StepClock(device), args.steps + args.warmup
+    parts = build_parts(preset, device, dtype, ("dit",) if way == "cached" else ("dit", "text_encoder", "vae"))
+    heads = build_heads(preset).to(device)
+    if way == "stock":
+        pipe = build_pipeline(parts, tokenizer, device, dtype)
+        module = StockModule(pipe, heads, stage, args.lora_rank, checkpointing=True, clock=clock)
+        run_stock(accelerator, module, dataset, steps, args.workers)
+        return clock
+    encoder = None if way == "cached" else ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
+    dit = parts["dit"]
+    if stage == 2:
+        add_lora(dit, args.lora_rank, LORA_TARGETS.split(","))
+    model = MotionDepthModel(dit, heads, train_dit=stage == 2, checkpointing=args.gradient_checkpointing).to(device)
+    loader = batches(dataset, encoder, steps, args.batch_size, args.workers, device, dtype, stage, WINDOWS)
+    run_ours(accelerator, model, loader, stage, clock)
+    return clock
+
+
+def add_utilisation(found: dict, counted: dict[str, int], rate: float | None) -> None:
+    """Useful operations of a step over what the measured matrix product could have done in its time; None on a CPU.
+
+    Stage 1: the DiT to the last tap and three times the heads. Stage 2: twice the DiT (frozen weights need no gradient;
+    what checkpointing computes again is not useful) and three times the heads. Encoding is not counted as useful.
+    """
+    useful = {
+        "stage1": counted["dit_to_last_tap"] + 3 * counted["heads"],
+        "stage2": 2 * counted["dit"] + 3 * counted["heads"],
+    }
+    for stage, operations in useful.items():
+        for row in found.get(stage, {}).values():
+            row["utilisation"] = None if rate is None else operations * row["clips_per_s"] / rate
+
+
+def about(args: argparse.Namespace) -> dict:
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else _cpu_name()
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffsynth", "accelerate", "peft")}
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": versions | {"python": platform.python_version()},
+        "date": date.today().isoformat(),
+        "command": "python tools/benchmark.py " + shlex.join(sys.argv[1:]),
+        "preset": args.preset,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    args = parse_arguments()
+    try:
+        preset, stages, ways, size = check(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    args.steps = args.steps or STEPS[args.preset]
+    results = {"about": about(args), "operations": {"5b": count_parts(PRESETS["5b"])}}
+    results["operations"]["measured"] = counted = count_parts(preset)
+    rate = matmul_rate(torch.device(args.device))
+    results["matmul_flops_per_s"] = rate
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        if size:
+            print("measuring the loader ...", file=sys.stderr, flush=True)
+            base = Path(folder) / "loader"
+            metadata = write_dataset(base, 2 * size[2] + 2, size[0], size[1])
+            results["loader"] = measure_loader(base, metadata, size, args.workers, args.loader_clips)
+        if ways:
+            results |= measure_loops(args, preset, stages, ways, Path(folder))
+    add_utilisation(results, counted, rate)
+    print(markdown(results))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

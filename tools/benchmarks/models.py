@@ -1,0 +1,163 @@
+"""Models with random weights in the exact shapes of WAN2.2-TI2V-5B, or small ones with the same shares of work.
+
+Nothing is downloaded; the weights are drawn on the device they are used on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffsynth.configs import MODEL_CONFIGS
+from diffsynth.diffusion import FlowMatchScheduler
+from diffsynth.models.wan_video_dit import WanModel
+from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTextEncoder
+from diffsynth.models.wan_video_vae import WanVideoVAE38
+from diffsynth.pipelines.wan_video import WanVideoPipeline
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.tiny import build_tokenizer, dit_arguments
+from motion_depth.tiny_vae import TinyWanVideoVAE38
+from motion_depth.wan import TEXT_TOKENS, MotionDepthModel, count_operations
+
+PARTS = ("dit", "text_encoder", "vae")
+DIT_5B = next(
+    entry["extra_kwargs"]
+    for entry in MODEL_CONFIGS
+    if entry["model_name"] == "wan_video_dit" and entry.get("extra_kwargs", {}).get("fuse_vae_embedding_in_latents")
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is benchmarked.
+
+    Attributes:
+        dit, text_encoder: arguments of the library's classes. vae: of TinyWanVideoVAE38; None: WanVideoVAE38.
+        heads: arguments of HeadConfig.
+        height, width, num_frames: of the clips.
+    """
+
+    dit: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vae: dict[str, Any] | None
+    heads: dict[str, Any]
+    height: int
+    width: int
+    num_frames: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(f, h, w) of the DiT's tokens."""
+        return (self.num_frames - 1) // 4 + 1, self.height // 32, self.width // 32
+
+
+PRESETS = {
+    "5b": Preset(DIT_5B, {}, None, HEAD_SIZES["full"], 480, 480, 49),
+    # Widths chosen so that VAE and text encoder cost about as many times the DiT as they do in the 5B: see `shares`.
+    "tiny": Preset(
+        dit_arguments(dim=384, num_heads=8, num_layers=9, text_dim=128),
+        {"vocab": 512, "dim": 128, "dim_attn": 128, "dim_ffn": 512, "num_heads": 4, "num_layers": 2},
+        {"dim": 16, "dec_dim": 16},
+        {"width": 64, "decoder_widths": (16, 12, 8), "mixer_blocks": 1},
+        96,
+        96,
+        17,
+    ),
+}
+
+
+def resized(
+    preset: Preset, layers: int | None, height: int | None, width: int | None, num_frames: int | None
+) -> Preset:
+    """The preset with fewer layers in DiT and text encoder, or another clip size, to try it on a small machine."""
+    sizes = {"height": height, "width": width, "num_frames": num_frames}
+    preset = replace(preset, **{name: value for name, value in sizes.items() if value is not None})
+    if layers is None:
+        return preset
+    return replace(
+        preset,
+        dit=preset.dit | {"num_layers": layers},
+        text_encoder=preset.text_encoder | {"num_layers": min(layers, preset.text_encoder.get("num_layers", layers))},
+    )
+
+
+def build_parts(
+    preset: Preset, device: torch.device | str, dtype: torch.dtype, names: Sequence[str] = PARTS
+) -> dict[str, nn.Module]:
+    """Some of the DiT, text encoder and VAE, frozen, with random weights drawn on the device."""
+    build = {
+        "dit": lambda: WanModel(**preset.dit),
+        "text_encoder": lambda: WanTextEncoder(**preset.text_encoder),
+        "vae": lambda: WanVideoVAE38() if preset.vae is None else TinyWanVideoVAE38(**preset.vae),
+    }
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            parts = {name: build[name]() for name in names}
+    finally:
+        torch.set_default_dtype(before)
+    return {name: part.to(dtype).eval().requires_grad_(False) for name, part in parts.items()}
+
+
+def build_pipeline(
+    parts: dict[str, nn.Module], tokenizer: Path, device: torch.device, dtype: torch.dtype
+) -> WanVideoPipeline:
+    """The library's pipeline around parts that are there already."""
+    pipe = WanVideoPipeline(device=device, torch_dtype=dtype)
+    for name, part in parts.items():
+        setattr(pipe, name, part)
+    pipe.tokenizer = HuggingfaceTokenizer(name=str(tokenizer), seq_len=TEXT_TOKENS, clean="whitespace")
+    pipe.scheduler = FlowMatchScheduler("Wan")
+    pipe.scheduler.set_timesteps(1000, training=True)
+    return pipe
+
+
+def write_tokenizer(folder: Path) -> Path:
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def build_heads(preset: Preset) -> MotionDepthHeads:
+    """Both heads in float32; the statistics of a typical scene."""
+    torch.manual_seed(1)
+    blocks = preset.dit["num_layers"]
+    taps = tap_blocks(blocks) if blocks >= 6 else (blocks - 1,)
+    config = HeadConfig(preset.dit["dim"], taps, **preset.heads)
+    return MotionDepthHeads(config, motion_scale=4.0, log_depth=1.1, log_depth_scale=0.3)
+
+
+@torch.no_grad()
+def count_parts(preset: Preset) -> dict[str, int]:
+    """Floating-point operations of one clip's forward through each part, counted by torch without data.
+
+    `dit` (whole), `dit_to_last_tap`, `heads`, `vae` (the clip and, again, its first frame, as TI2V needs it), `text`.
+    """
+    parts = build_parts(preset, "meta", torch.float32)
+    model = MotionDepthModel(parts["dit"], build_heads(preset).to("meta"), train_dit=False)
+    counted = count_operations(model, preset.grid)
+    share = (max(model.heads.config.taps) + 1) / preset.dit["num_layers"]
+    vae = parts["vae"]
+    vae.scale = [torch.zeros(vae.z_dim, device="meta")] * 2
+    video = torch.zeros(1, 3, preset.num_frames, preset.height, preset.width, device="meta")
+    ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long, device="meta")
+    return {
+        "dit": counted["dit"],
+        "dit_to_last_tap": round(counted["dit"] * share),
+        "heads": counted["heads"],
+        "vae": _counted(lambda: (vae.model.encode(video, vae.scale), vae.model.encode(video[:, :, :1], vae.scale))),
+        "text": _counted(lambda: parts["text_encoder"](ids, torch.ones_like(ids))),
+    }
+
+
+def _counted(run) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

@@ -1,0 +1,89 @@
+"""Our loop, put together from the parts that the training script uses; without a cache and with one."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from motion_depth.batch import Batch
+from motion_depth.cache import CachedDataset, ClipCache
+from motion_depth.data import MotionDepthDataset
+from motion_depth.encoding import encode_missing
+from motion_depth.loader import BatchLoader
+from motion_depth.losses import LossScales, head_losses
+from motion_depth.noise import NoiseMixture
+from motion_depth.run import build_optimizer
+from motion_depth.training_state import named_trainable
+from motion_depth.wan import ClipEncoder, MotionDepthModel
+from tools.benchmarks.timing import StepClock
+
+WEIGHTS = {"vae": ["benchmark"], "text_encoder": ["benchmark"]}  # what a cache calls the weights that it is made with
+
+
+def fill_cache(
+    folder: Path, dataset: MotionDepthDataset, encoder: ClipEncoder, tokenizer: Path, dtype: torch.dtype, clips: int
+) -> tuple[CachedDataset, float]:
+    """Encodes the first clips of the sequence; their dataset, and seconds per clip."""
+    cache = ClipCache(folder, dataset, WEIGHTS, tokenizer, dtype)
+    missing = cache.missing(range(clips))
+    began = time.perf_counter()
+    encode_missing(cache, missing, encoder, progress=False)
+    return CachedDataset(cache), (time.perf_counter() - began) / max(1, len(missing.clips))
+
+
+def batches(
+    dataset: Any, encoder: ClipEncoder | None, steps: int, batch_size: int, workers: int, device: torch.device,
+    dtype: torch.dtype, stage: int, clips: int,
+) -> BatchLoader:  # fmt: skip
+    """As the script's: a batch of positions per step, from the first `clips` of the sequence again and again."""
+    positions = itertools.islice(itertools.cycle(range(clips)), steps * batch_size)
+    per_step = [list(itertools.islice(positions, batch_size)) for _ in range(steps)]
+    mixture = NoiseMixture.parse("1,1,1" if stage == 1 else "0,0,1")
+    return BatchLoader(dataset, per_step, encoder, mixture, 0, workers, device, dtype)
+
+
+def run_ours(
+    accelerator: Accelerator, model: MotionDepthModel, loader: BatchLoader, stage: int, clock: StepClock
+) -> None:
+    """One optimizer update per batch; the clock records the steps."""
+    optimizer = build_optimizer(model, 1e-4, 1e-4, 0.01)
+    prepared = accelerator.prepare_model(model)
+    parameters = list(named_trainable(model).values())
+    hooks = [
+        model.heads.register_forward_pre_hook(lambda *_: clock.mark("dit")),
+        model.heads.register_forward_hook(lambda *_: clock.mark("heads")),
+        *clock.watch_optimizer(),
+    ]
+    clock.start()
+    try:
+        for batch in _timed(loader, clock):
+            predictions = prepared(
+                batch.latents, batch.first, batch.context, batch.noise, batch.sigma, stage == 2, batch.frames
+            )
+            losses = head_losses(predictions, batch.targets, LossScales(), True)
+            total = losses["motion_loss"] + losses["depth_loss"]
+            if stage == 2:
+                total = total + predictions["flow_loss"]
+            clock.mark("heads")
+            accelerator.backward(total.mean())
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            clock.end_step()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _timed(loader: BatchLoader, clock: StepClock) -> Iterator[Batch]:
+    """Time until a batch is there is `encode`, but for what the loader says it waited."""
+    for batch, wait in loader:
+        clock.mark("encode")
+        clock.move(wait, "encode", "wait")
+        yield batch
