@@ -174,3 +174,38 @@ def test_full_heads_stay_within_budget_at_5b_shapes():
     operations = count_operations(MotionDepthModel(dit, heads, train_dit=False), (13, 15, 15))
     assert 28e12 < operations["dit"] < 32e12
     assert operations["heads"] < 0.10 * operations["dit"]
+
+
+def test_full_heads_train_at_480x480x49_within_3_gib():
+    """Counted: what autograd keeps of a bfloat16 forward at a 25th of the tokens, one chunk, weights and AdamW."""
+    torch.manual_seed(0)
+    config = HeadConfig(dit_dim=3072, taps=(9, 14, 19, 24), **HEAD_SIZES["full"])
+    heads = MotionDepthHeads(config, motion_scale=3.0, log_depth=0.7, log_depth_scale=0.5)
+    weights = {parameter.shape for parameter in heads.parameters()} | {
+        p.T.shape for p in heads.parameters() if p.ndim == 2
+    }
+    features = example_features(config, (13, 3, 3))
+    features = DitFeatures([tap.bfloat16() for tap in features.taps], features.time_embedding.bfloat16(),
+                           features.latents.bfloat16(), features.grid)  # fmt: skip
+
+    def kept_bytes(run) -> int:
+        kept = {}
+
+        def keep(tensor):
+            if tensor.shape not in weights:  # autocast's copies of the weights are counted with the weights
+                kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16):
+            run()
+        return sum(storage.nbytes() for storage in kept.values())
+
+    x, latents = torch.randn(9, config.decoder_widths[0], 6, 6), torch.randn(9, config.latent_channels, 6, 6)
+    chunk = 25 * kept_bytes(lambda: heads.motion.decoder(x.requires_grad_(), latents))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads_module, "PIXELS_PER_CHUNK", 9 * 96 * 96)  # 9 frames at a time, as at full size
+        trunk = 25 * kept_bytes(lambda: heads(features))
+    outputs = 2 * 4 * 49 * 480 * 480 * 4  # predictions and their gradients, float32
+    states = sum(parameter.numel() for parameter in heads.parameters()) * (4 * 4 + 2)
+    assert 0.3 * 2**30 < trunk + chunk + outputs + states < 3 * 2**30
