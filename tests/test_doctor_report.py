@@ -227,6 +227,21 @@ def test_flags_that_contradict_the_record_are_named_with_those_to_pass(recorded)
         assert (contradiction(record, convention) is None) == (convention in record.fitting)
 
 
+def test_a_scene_that_differs_is_named_or_left_to_its_own_flags(dataset, tmp_path):
+    csv = tmp_path / "my.csv"
+    run(dataset, "--output", csv, "--check", "--num_frames", 17)
+    alike, odd = "test_one/env_0", "test_three"
+    forward = MotionConvention(direction="forward")
+    both = recorded_check(csv, dataset, [alike, odd])
+    assert contradiction(recorded_check(csv, dataset, [alike]), MotionConvention()) is None
+    assert contradiction(recorded_check(csv, dataset, [odd]), forward) is None
+    assert f"in {odd} than in the others: --motion_direction forward. Convert" in contradiction(
+        both, MotionConvention()
+    )
+    assert "Pass --motion_units pixels" in contradiction(both, forward)
+    assert "Pass --motion_direction forward" in contradiction(recorded_check(csv, dataset, [odd]), MotionConvention())
+
+
 def test_a_record_serves_the_parts_of_its_csv(recorded):
     part = recorded.with_name("my_train.csv")
     assert recorded_check(part, recorded.parent / "scenes", ["two"]) is not None

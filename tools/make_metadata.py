@@ -245,7 +245,8 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
         print(line)
     errors, warnings = checked.count("error"), checked.count("warning")
     if metadata_path is not None:
-        print(f"kept in {write_record(metadata_path, checked.prints, checked.verdict, errors, warnings)}")
+        kept = write_record(metadata_path, checked.prints, checked.verdict, checked.verdicts, errors, warnings)
+        print(f"kept in {kept}")
     if args.report is not None:
         from motion_depth.doctor.report import write_report
 

@@ -8,7 +8,7 @@ following the vectors takes away: 1 would be perfect, 0 is no better than no mot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -83,6 +83,13 @@ def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
     close = [each for each in same_offset if gains[best] - gains[CANDIDATES.index(each)] < LESS]
     next_best = max((gain for gain, is_out in zip(gains, out, strict=True) if is_out), default=0.0)
     return Verdict(close[0], fitting, float(gains[best]), float(next_best), tuple(gains.tolist()), len(shares), frames)
+
+
+def differing(verdict: Verdict, scenes: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The scenes that surely follow another convention than `verdict`, which is on all together."""
+    if verdict.convention is None:
+        return {}
+    return {name: its for name, its in scenes.items() if its.convention and verdict.convention not in its.fitting}
 
 
 def _scene_shares(frames: Sequence[Evidence]) -> NDArray:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.doctor.convention import FLAGS, Verdict, flags
+from motion_depth.doctor.convention import FLAGS, Verdict, differing, flags
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, OFFSETS
 from motion_depth.findings import Finding
@@ -41,16 +41,15 @@ def convention_rules(
     elif verdict.unknown:
         names = " and ".join(f"--motion_{name}" for name in verdict.unknown)
         yield Finding("note", "convention_open", f"cannot tell {names}: {_why_open(verdict)}")
-    for name, its in scenes.items():
-        if its.convention is not None and verdict.convention not in its.fitting:
-            yield Finding(
-                "error",
-                "convention_differs",
-                f"{name}: its motion follows {describe(its.convention)} ({its.explained:.0%} explained), the other "
-                f"scenes' {describe(verdict.convention)}{_late(its.convention)}; a training run reads all in one way",
-                scene=name,
-                advice="Convert this scene's files, or leave it out",
-            )
+    for name, its in differing(verdict, scenes).items():
+        yield Finding(
+            "error",
+            "convention_differs",
+            f"{name}: its motion follows {describe(its.convention)} ({its.explained:.0%} explained), the other "
+            f"scenes' {describe(verdict.convention)}{_late(its.convention)}; a training run reads all in one way",
+            scene=name,
+            advice="Convert this scene's files, or leave it out",
+        )
 
 
 def describe(convention: MotionConvention) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from motion_depth.doctor.convention import Verdict, flags
+from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
 from motion_depth.motion import MotionConvention
 from motion_depth.scenes import MOTION
@@ -32,14 +32,16 @@ class Record:
     """What a check said about scenes.
 
     convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share
-    of the change at moving pixels that `convention` explains. scenes: how many were checked. errors, warnings: how
-    many findings. path: of the record. checked: when, ISO 8601.
+    of the change at moving pixels that `convention` explains. differing: scenes that follow another convention than the
+    others, of those asked for, with all that fit each, the best first. alike: whether any others are asked for.
+    errors, warnings: how many findings. path: of the record. checked: when, ISO 8601.
     """
 
     convention: MotionConvention | None
     fitting: tuple[MotionConvention, ...]
     explained: float
-    scenes: int
+    differing: Mapping[str, tuple[MotionConvention, ...]]
+    alike: bool
     errors: int
     warnings: int
     path: Path
@@ -70,9 +72,21 @@ def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]
 
 
 def write_record(
-    metadata_path: str | Path, prints: Mapping[str, str], verdict: Verdict, errors: int, warnings: int
+    metadata_path: str | Path,
+    prints: Mapping[str, str],
+    verdict: Verdict,
+    verdicts: Mapping[str, Verdict],
+    errors: int,
+    warnings: int,
 ) -> Path:
-    """Write the record of a check beside the CSV. prints: from `fingerprints`, taken before the files were read."""
+    """Write the record of a check beside the CSV.
+
+    Args:
+        prints: from `fingerprints`, taken before the files were read.
+        verdict, verdicts: on all scenes together, and on each.
+        errors, warnings: how many findings.
+    """
+    odd = {name: [its.convention, *its.fitting] for name, its in differing(verdict, verdicts).items()}
     path = record_path(metadata_path)
     content = {
         "version": VERSION,
@@ -80,6 +94,7 @@ def write_record(
         "convention": verdict.convention and asdict(verdict.convention),
         "fitting": [asdict(each) for each in verdict.fitting],
         "explained": round(verdict.explained, 4),
+        "differing": {name: [asdict(each) for each in fitting] for name, fitting in odd.items()},
         "errors": errors,
         "warnings": warnings,
         "scenes": dict(prints),
@@ -106,20 +121,31 @@ def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Ite
     prints = fingerprints(base_path, needed)
     for _, path, content in sorted(found, key=lambda each: each[0], reverse=True):
         if all(prints[scene] and content["scenes"][scene] == prints[scene] for scene in needed):
-            return _record(path, content)
+            return _record(path, content, needed)
     return None
 
 
 def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
     """Why flags contradict a recorded check, with the flags to pass; None if they do not."""
-    if record is None or record.convention is None or convention in record.fitting:
+    if record is None or record.convention is None:
         return None
-    measured = flags(record.convention) or all_flags(record.convention)
     given = flags(convention) or "the documented convention (no --motion_... flag)"
-    return (
-        f"the check of this dataset ({record.path}, {record.checked}) measured another motion convention than {given}: "
-        f"{measured} explains {record.explained:.0%} of what changes at moving pixels. Pass {measured}"
-    )
+    check = f"the check of this dataset ({record.path}, {record.checked}) measured another motion convention"
+    if record.alike and convention not in record.fitting:
+        measured = flags(record.convention) or all_flags(record.convention)
+        return (
+            f"{check} than {given}: {measured} explains {record.explained:.0%} of what changes at moving pixels. "
+            f"Pass {measured}"
+        )
+    odd = {scene: fitting[0] for scene, fitting in record.differing.items() if convention not in fitting}
+    if not odd:
+        return None
+    scene, its = next(iter(odd.items()))
+    measured = flags(its) or all_flags(its)
+    if record.alike:
+        more = f" and in {len(odd) - 1} more" if len(odd) > 1 else ""
+        return f"{check} in {scene}{more} than in the others: {measured}. Convert these scenes, or leave them out"
+    return f"{check} than {given} in {scene}. Pass {measured}"
 
 
 def _read(path: Path) -> dict | None:
@@ -128,20 +154,26 @@ def _read(path: Path) -> dict | None:
         content = json.loads(path.read_text())
         if content["version"] != VERSION or not isinstance(content["scenes"], dict):
             return None
-        _record(path, content)
+        _record(path, content, ())
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return content
 
 
-def _record(path: Path, content: dict) -> Record:
+def _record(path: Path, content: dict, needed: Sequence[str]) -> Record:
+    differing = content.get("differing", {})
     return Record(
         convention=MotionConvention(**content["convention"]) if content["convention"] else None,
-        fitting=tuple(MotionConvention(**each) for each in content["fitting"]),
+        fitting=_conventions(content["fitting"]),
         explained=float(content["explained"]),
-        scenes=len(content["scenes"]),
+        differing={scene: _conventions(differing[scene]) for scene in needed if scene in differing},
+        alike=any(scene not in differing for scene in needed),
         errors=int(content["errors"]),
         warnings=int(content["warnings"]),
         path=path,
         checked=str(content["checked"]),
     )
+
+
+def _conventions(content: Sequence[dict]) -> tuple[MotionConvention, ...]:
+    return tuple(MotionConvention(**each) for each in content)
