@@ -124,6 +124,23 @@ def test_what_glides_sideways_tells_everything_but_the_y_axis(tmp_path):
         assert [each.code for each in found] == codes
 
 
+def test_rounding_noise_in_what_rests_is_no_motion(demo_scenes, tmp_path):
+    convention, rng = MotionConvention(direction="forward"), np.random.default_rng(0)
+    for source in scenes_of(demo_scenes):
+        scene = rewrite(source, tmp_path / source.parts[-4], convention)
+        for path in (scene / "motion_vectors").iterdir():
+            motion = np.load(path)
+            path.unlink()
+            np.save(path, motion + rng.normal(0, 1e-6, motion.shape).astype(np.float32))
+        measure = measure_scene(tmp_path, scene.name)
+        assert judge([measure.evidence]).convention == convention, source
+    rgb, motion, depth = gliding(9, 64, 64, 3)
+    noise = rng.normal(0, 1e-6, motion.shape).astype(np.float32)
+    write_scene(tmp_path / "still/one", rgb[:1].repeat(9, axis=0), noise, depth[:1].repeat(9, axis=0))
+    found = check_dataset(tmp_path / "still", None, Settings(num_frames=9), workers=1).findings
+    assert {each.code for each in found} == {"scene_still", "convention_open"}
+
+
 def test_nothing_is_claimed_where_nothing_moves(tmp_path):
     rgb, motion, depth = gliding(9, 64, 64, 3)
     write_scene(tmp_path / "still", rgb[:1].repeat(9, axis=0), motion * 0, depth[:1].repeat(9, axis=0))

@@ -25,8 +25,8 @@ from motion_depth.scenes import (
     list_scene,
     picture_size,
     read_motion,
+    read_pixels,
     read_raw_depth,
-    read_rgb,
 )
 
 SEGMENTS = 12
@@ -144,7 +144,7 @@ class _SceneReader:
 
     def _read_frame(self, number: int) -> _Frame:
         first = number == self.measure.frames[0]
-        rgb = self._read_file(RGB, number, lambda *place: np.asarray(read_rgb(*place)))
+        rgb = self._read_file(RGB, number, read_pixels)
         motion = self._read_file(MOTION, number, read_motion, may_be_anything=first)
         return _Frame(number, rgb, motion, self._read_file(DEPTH, number, read_raw_depth))
 

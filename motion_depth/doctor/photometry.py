@@ -35,6 +35,7 @@ PER_OFFSET = len(CANDIDATES) // len(OFFSETS)
 BASELINES = (1, 4, 8)
 SEARCHED_PIXELS = 30_000  # per frame, on a grid
 SAMPLED_PIXELS = 1000  # per frame, of those that move
+NOISE = 1e-4  # in the file's unit: what rests is not always exactly 0 in a renderer; no vector is that short
 MOVING = 0.2  # a pixel is worth a look if its vector is longer than this share of the longest ones
 MAX_DIFFERENCE = 40.0  # of 255, mean over the colours
 MAX_DEPTH_DIFFERENCE = 0.1  # as a share of the distance
@@ -69,7 +70,7 @@ class Evidence:
 
 
 def weigh(window: Window, rng: np.random.Generator) -> Evidence | None:
-    """Evidence of one frame; None if none of its vectors differs from zero."""
+    """Evidence of one frame; None if none of its vectors is longer than NOISE."""
     at = _sample_pixels(window.motion, rng)
     if not len(at[0]):
         return None
@@ -110,10 +111,10 @@ def _sample_pixels(motion: Mapping[int, NDArray], rng: np.random.Generator) -> t
 
 def _choose(values: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     """Up to `count` indices among those whose value is above MOVING of the largest ones (the 98th percentile)."""
-    positive = values[values > 0]
-    if not len(positive):
+    moving = values[values > NOISE]
+    if not len(moving):
         return np.empty(0, np.int64)
-    found = np.flatnonzero(values > MOVING * np.quantile(positive, 0.98))
+    found = np.flatnonzero(values > max(NOISE, MOVING * np.quantile(moving, 0.98)))
     return rng.choice(found, count, replace=False) if len(found) > count else found
 
 

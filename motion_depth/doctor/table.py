@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.doctor.depth import describe
+from motion_depth.doctor.photometry import NOISE
 
 GRID_PIXELS = 10_000  # of a frame
 CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
@@ -49,8 +50,9 @@ def picture_row(rgb: NDArray, before: NDArray | None, grid: tuple[slice, slice],
 def motion_row(motion: NDArray, before: NDArray | None, grid: tuple[slice, slice], speeds: NDArray) -> dict[str, float]:
     """Numbers of a motion file (H, W, 2) as on disk and the one before; the grid's vectors are counted in `speeds`.
 
-    motion: mean length of the vectors, in the file's unit. moving_<unit>: share of pixels that move if the file is in
-    that unit. motion_bad: vectors that are not finite. motion_same: 1 if no vector differs, and not all are 0.
+    motion: mean length of the vectors, in the file's unit; 0 if none is longer than NOISE. moving_<unit>: share of
+    pixels that move if the file is in that unit. motion_bad: vectors that are not finite. motion_same: 1 if no vector
+    differs, and not all are 0.
     """
     height, width = motion.shape[:2]
     # Looking at the whole file is several times faster than at two of its four channels.
@@ -67,12 +69,17 @@ def motion_row(motion: NDArray, before: NDArray | None, grid: tuple[slice, slice
         "moving_pixels": _share(pixels > MOVING_PIXELS),
         "moving_normalized": _share(sizes > MOVING_PIXELS),
         "moving_ndc": _share(sizes > 2 * MOVING_PIXELS),
-        "motion": float(pixels.mean()) or float(whole.any() and motion.any()),
+        "motion": float(pixels.mean()) if pixels.max() > NOISE else float(_moves(motion, whole)),
         "motion_bad": float(bad),
     }
     if before is not None and row["motion"]:
         row["motion_same"] = float(np.array_equal(motion[grid], before[grid]) and np.array_equal(motion, before))
     return row
+
+
+def _moves(motion: NDArray, whole: NDArray) -> bool:
+    """Whether a vector that the grid has missed is longer than NOISE; nearly always, `whole` is all zero."""
+    return bool(whole.any() and (np.abs(motion) > NOISE).any())
 
 
 def depth_row(depth: NDArray, before: NDArray | None, grid: tuple[slice, slice]) -> dict[str, float]:
