@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import torch
 from accelerate.state import AcceleratorState, GradientState
 
 import train_wan22_ti2v_motion_depth as training
@@ -23,11 +24,13 @@ class Ended:
 
 
 def train(*flags: object, **environment: str) -> Ended:
-    """Runs the script's `main` on the CPU, offline."""
+    """Runs the script's `main` on the CPU, offline, in one thread: two wait for each other where others compute."""
     out, err = io.StringIO(), io.StringIO()
     settings = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with (
         mock.patch.dict(os.environ, settings),
         mock.patch.object(sys, "argv", [str(training.__file__), *map(str, flags)]),
@@ -39,6 +42,7 @@ def train(*flags: object, **environment: str) -> Ended:
             code = 0
         except SystemExit as end:
             code = end.code or 0
+    torch.set_num_threads(threads)
     return Ended(code, out.getvalue(), err.getvalue())
 
 
