@@ -50,6 +50,7 @@ MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"
 DEPTH_LOSS_WEIGHT="${DEPTH_LOSS_WEIGHT:-1.0}"
 LOSS_FRAMES="${LOSS_FRAMES:-0}"                  # frames of a clip that a step compares; 0: all
 NOISE_MIXTURE="${NOISE_MIXTURE:-1,1,1}"          # weights of uniform, low and shifted noise levels
+COMPILE="${COMPILE:-0}"                          # 1: torch.compile the DiT's blocks and the heads
 SEED="${SEED:-0}"
 
 # Results: step-N/ every SAVE_STEPS iterations, and final/, which stage 2 starts from

@@ -56,6 +56,7 @@ FLOW_LOSS_WEIGHT="${FLOW_LOSS_WEIGHT:-1.0}"      # of the video model's own flow
 GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-every}" # blocks recomputed in backward: every, alternate or none
 LOSS_FRAMES="${LOSS_FRAMES:-0}"                  # frames of a clip that a step compares; 0: all
 NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low, shifted noise; the flow loss wants shifted
+COMPILE="${COMPILE:-0}"                          # 1: torch.compile the DiT's blocks and the heads
 SEED="${SEED:-0}"
 
 # Results: step-N/ every SAVE_STEPS iterations, and final/

@@ -39,6 +39,7 @@ from motion_depth.assemble import (
 )
 from motion_depth.batch import Batch, Sample, reduce_item
 from motion_depth.checkpoint import Checkpoint, clear_leftovers, read_checkpoint
+from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
@@ -124,6 +125,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch_size", type=int, default=1, help="clips per GPU in one forward")
     add("--gradient_accumulation_steps", type=int, default=8, help="iterations per optimizer update")
     add("--gradient_checkpointing", choices=CHECKPOINTING, default="every", help="stage 2: blocks recomputed")
+    add("--compile", action="store_true", help="torch.compile the DiT's blocks and the heads: a slow first step")
     add("--mixed_precision", choices=("no", "bf16"), default="bf16", help="bf16: trained weights stay float32")
     add("--max_bad_steps", type=int, default=10, help="updates in a row with inf or NaN that end the run; 0: never")
     add("--seed", type=int, default=0, help="of clip order, noise levels, noise and new weights")
@@ -234,6 +236,8 @@ def build_model(
     model._ddp_params_and_buffers_to_ignore = [
         name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
     ]
+    if args.compile:
+        compile_parts(dit.blocks, [heads.motion, heads.depth])
     return model.to(device)
 
 
@@ -330,6 +334,8 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         raise
     finally:
         run.log.close()
+    if args.compile:
+        accelerator.print(compile_counts())
     accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
     accelerator.end_training()
 

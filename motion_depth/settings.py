@@ -25,6 +25,7 @@ HARMLESS = {
     "dataset_num_workers",
     "heads_checkpoint",
     "gradient_checkpointing",
+    "compile",
     "cache_path",
     "cache_only",
     "val_metadata_path",

@@ -22,6 +22,7 @@ ALLOWED = {
     "checkpoint": set(),
     "clips": {"motion", "resting", "scenes"},
     "colours": set(),
+    "compiling": set(),
     "consistency": {"motion"},
     "data": {"clips", "scenes"},
     "doctor": {"colours", "findings", "motion", "prompts", "scenes"},

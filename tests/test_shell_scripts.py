@@ -165,6 +165,11 @@ def test_wandb_can_be_switched_off(stage):
     assert not {"use_wandb", "wandb_project"} & set(flags)
 
 
+def test_compiling_is_switched_on_by_a_setting(stage):
+    assert "compile" not in launcher_and_flags(command_of(stage(1)))[1]
+    assert launcher_and_flags(command_of(stage(2, COMPILE=1)))[1]["compile"] is True
+
+
 def test_further_flags_are_passed_on_word_by_word(stage):
     assert command_of(stage(1, "--max_steps", "10", "--x", "two words"))[-4:] == [
         "--max_steps",

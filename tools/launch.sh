@@ -137,6 +137,7 @@ common_flags() {
     [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH" --val_steps "$VAL_STEPS")
     [[ -z "$CACHE_PATH" ]] || FLAGS+=(--cache_path "$CACHE_PATH")
     [[ "$USE_WANDB" == 0 ]] || FLAGS+=(--use_wandb --wandb_project "$WANDB_PROJECT")
+    [[ "$COMPILE" == 0 ]] || FLAGS+=(--compile)
 }
 
 # Prints what is about to run; the training script adds what it reads from the data (scenes, clips, updates).
