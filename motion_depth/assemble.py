@@ -17,7 +17,7 @@ from motion_depth.wan import MotionDepthModel
 
 MOTION_FILE, DEPTH_FILE, LORA_FILE = "motion_head.safetensors", "depth_head.safetensors", "lora.safetensors"
 STATISTICS_FILE = "statistics.safetensors"
-FORMAT = 1
+FORMAT = 2
 VERSIONS = ("diffsynth", "torch", "accelerate", "peft", "transformers", "safetensors")
 
 
