@@ -23,7 +23,7 @@ from motion_depth.motion import MotionConvention, decode_motion
 INK, GOOD, OTHER, GRID = "#1f2937", "#0f766e", "#cbd5e1", "#e5e7eb"
 LOWEST = -0.5  # explained shares below are cut off: how bad a wrong reading is does not matter
 DIRECTIONS = 4  # CANDIDATES of one unit: two directions, two y axes
-GAP = 4  # pixels between the parts of a thumbnail
+GAP, GAP_GREY = 2, 209  # pixels between the parts of a thumbnail; what rests is white there
 
 
 def convention_plot(check: DatasetCheck) -> str:
@@ -109,7 +109,7 @@ def thumbnail(measure: SceneMeasure, convention: MotionConvention) -> str:
     fastest = max(float(torch.hypot(*flow).max()), 1.0)
     maps = [small.rgb, colour_motion(flow[None], fastest, valid[None])[0]]
     maps.append(colour_depth(depth[None], near, max(far, near * 1.01), (depth > 0)[None])[0])
-    gap = np.full((len(small.rgb), GAP, 3), 255, np.uint8)
+    gap = np.full((len(small.rgb), GAP, 3), GAP_GREY, np.uint8)
     return _jpeg(np.concatenate([maps[0], gap, maps[1], gap, maps[2]], axis=1))
 
 

@@ -62,9 +62,12 @@ def motion_row(motion: NDArray, before: NDArray | None, grid: tuple[slice, slice
     x, y = np.ascontiguousarray(np.moveaxis(motion[grid], -1, 0), np.float32)
     if bad:
         x, y = (np.where(np.isfinite(each), each, np.float32(0)) for each in (x, y))
-    pixels, sizes = np.hypot(x, y), np.hypot(x * width, y * height)
+    with np.errstate(over="ignore"):
+        pixels, sizes = np.sqrt(x * x + y * y), np.sqrt(np.square(x * width) + np.square(y * height))
     for kind, lengths in enumerate((pixels, sizes)):
-        speeds[kind] += np.bincount(_speed_bin(lengths).ravel(), minlength=SPEED_BINS)
+        moving = lengths[lengths >= SLOWEST]  # mostly few, and logarithms are slow
+        speeds[kind] += np.bincount(_speed_bin(moving), minlength=SPEED_BINS)
+        speeds[kind, 0] += lengths.size - moving.size
     row = {
         "moving_pixels": _share(pixels > MOVING_PIXELS),
         "moving_normalized": _share(sizes > MOVING_PIXELS),
@@ -106,8 +109,9 @@ def speed_of_bin(position: NDArray | float) -> NDArray | float:
 
 
 def _speed_bin(speeds: NDArray) -> NDArray:
-    bins = np.log2(np.maximum(speeds, SLOWEST / 2) / SLOWEST) * OCTAVE + 1
-    return np.clip(np.floor(bins), 0, SPEED_BINS - 1).astype(np.intp)
+    """speeds from SLOWEST on."""
+    bins = np.log2(speeds / SLOWEST) * OCTAVE + 1
+    return np.minimum(bins, SPEED_BINS - 1).astype(np.intp)
 
 
 def _share(condition: NDArray) -> float:
