@@ -74,9 +74,7 @@ def check_settings(args: Any) -> None:
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
     if not 0 <= args.loss_frames <= args.num_frames:
-        raise ValueError(
-            f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames}"
-        )
+        raise ValueError(f"--loss_frames {args.loss_frames}: expected 0 (all) to {args.num_frames}")
     if args.stage == 2 and args.heads_checkpoint is None:
         raise ValueError(
             "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"

@@ -277,7 +277,7 @@ CHECKPOINTS = {
     "heads with a flipped bit": (break_final(lambda f: flip(f / HEADS)), f"{HEADS}: its checksum is not"),
     "heads gone": (break_final(lambda f: (f / HEADS).unlink()), f"{HEADS}: missing from the checkpoint"),
     "heads of another format": (
-        break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", format=7))), "format 7, expected 1"
+        break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", format=99))), "format 99, expected"
     ),
     "heads that nobody describes": (
         break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", heads={"x": 1}))),
