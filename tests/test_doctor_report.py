@@ -162,6 +162,15 @@ def test_a_damaged_scene_fails_the_list_but_the_check_says_all(demo_scenes, tmp_
     assert not output.exists()
 
 
+def test_scenes_too_short_for_a_clip_still_give_a_page(demo_scenes, demo_csv, tmp_path, capsys):
+    csv = tmp_path / "demo.csv"
+    shutil.copy(demo_csv, csv)
+    flags = ("--dataset_metadata_path", csv, "--check", "--num_frames", 49, "--report", tmp_path / "r")
+    assert run(demo_scenes, *flags) != 0
+    assert "expected at least 49" in capsys.readouterr().out
+    assert "expected at least 49" in (tmp_path / "r/report.html").read_text()
+
+
 def test_the_csv_alone_decides_which_scenes_are_checked(demo_scenes, tmp_path, capsys):
     csv = tmp_path / "one.csv"
     csv.write_text("video,prompt\ntest_ball_ramp/env_0/0/0,A ball rolls down.\ntest_gone/env_0,A ball is gone.\n")

@@ -64,7 +64,7 @@ def speed_plot(check: DatasetCheck, strides: list[StrideSummary]) -> str:
     edges = speed_of_bin(np.arange(1, len(speeds))) * factor
     figure = Figure(figsize=(5.6, 2.5), layout="constrained")
     axes = figure.subplots()
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, max(len(strides), 1)))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(strides)))
     for each, colour in zip(strides, colours, strict=True):
         moving = np.where(edges * each.stride > MOVING_PIXELS, speeds[1:], 0)
         if moving.any():
