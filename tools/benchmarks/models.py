@@ -61,9 +61,9 @@ PRESETS = {
     "5b": Preset(DIT_5B, {}, None, HEAD_SIZES["full"], 480, 480, 49),
     # Widths chosen so that VAE and text encoder cost about as many times the DiT as they do in the 5B: see `shares`.
     "tiny": Preset(
-        dit_arguments(dim=384, num_heads=8, num_layers=9, text_dim=128),
-        {"vocab": 512, "dim": 128, "dim_attn": 128, "dim_ffn": 512, "num_heads": 4, "num_layers": 2},
-        {"dim": 16, "dec_dim": 16},
+        dit_arguments(dim=768, num_heads=16, num_layers=9, text_dim=256),
+        {"vocab": 512, "dim": 256, "dim_attn": 256, "dim_ffn": 1024, "num_heads": 8, "num_layers": 2},
+        {"dim": 32, "dec_dim": 16},
         {"width": 64, "decoder_widths": (16, 12, 8), "mixer_blocks": 1},
         96,
         96,

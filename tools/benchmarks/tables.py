@@ -12,7 +12,8 @@ def markdown(results: dict) -> str:
     about = results["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     parts = [
-        f"{about['device']}, {about['threads']} torch threads; {versions}; {about['date']}\n\n`{about['command']}`",
+        f"{about['device']}, {about['threads']} torch threads; {versions}; {about['date']}\n\n`{about['command']}` "
+        f"(stage 2 computes blocks again: ours {about['gradient_checkpointing']}, stock every)",
         _shares(results["operations"]),
     ]
     if any(stage in results for stage in ("stage1", "stage2")):
