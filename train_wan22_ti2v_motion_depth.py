@@ -52,6 +52,7 @@ from motion_depth.preflight import check_output, check_record, check_resources, 
 from motion_depth.resuming import find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int
+from motion_depth.sharding import move_whole, prepare_sharded, take_request
 from motion_depth.source import fill_caches, make_cache, measure_statistics, read_samples
 from motion_depth.statistics import Statistics
 from motion_depth.stopping import Stopped, Stopping
@@ -196,27 +197,28 @@ def prepare_data(
     held_out: MotionDepthDataset | None,
     files: WanFiles,
     positions: range,
-) -> tuple[Dataset, ClipEncoder | None, list[Sample], WanModel]:
-    """Training samples, the encoder if they come as frames, this process's validation samples, and the DiT."""
+    dit_device: torch.device,
+) -> tuple[Dataset, ClipEncoder | None, tuple[list[Sample], int], WanModel]:
+    """Training samples, the encoder if they come as frames, validation samples and how many count, and the DiT."""
     dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
     datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
     if args.cache_path is None:
-        pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, accelerator.device)
+        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
         encoder, sources = ClipEncoder(pipe), [dataset for dataset, _ in datasets]
     else:
         caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
         sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
-        encoder, pipe = None, None if args.cache_only else load_pipeline(files, ("dit",), dtype, accelerator.device)
+        encoder = None
     if args.cache_only:
-        return sources[0], None, [], None
-    mine = share_of(datasets[1][1], accelerator) if held_out else []
-    return sources[0], encoder, read_samples(sources[-1], mine, encoder), pipe.dit
+        return sources[0], None, ([], 0), None
+    mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
+    dit = load_pipeline(files, ("dit",), dtype, dit_device).dit
+    return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
 
 
 def build_model(
     args: argparse.Namespace,
     dit: WanModel,
-    device: torch.device,
     statistics: Statistics,
     config: HeadConfig,
     resumed: Checkpoint | None,
@@ -238,7 +240,7 @@ def build_model(
     ]
     if args.compile:
         compile_parts(dit.blocks, [heads.motion, heads.depth])
-    return model.to(device)
+    return model
 
 
 def step_losses(
@@ -265,6 +267,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         check_lora_targets(files, args.lora_target_modules.split(","))
     start, resumed = find_resume(args, say)
 
+    sharding = take_request()
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     ddp = DistributedDataParallelKwargs(find_unused_parameters=False, gradient_as_bucket_view=True)
@@ -280,15 +283,18 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     clips = accelerator.num_processes * args.batch_size
     total = math.ceil(len(dataset) * args.num_epochs / clips)
     total = min(total, args.max_steps) if args.max_steps else total
-    check_resources(args, accelerator, files, config, start, total)
-    positions = range(start * clips, total * clips)
-    samples, encoder, val_samples, dit = prepare_data(args, accelerator, dataset, held_out, files, positions)
+    check_resources(args, accelerator, files, config, start, total, sharding is not None)
+    positions, dit_device = range(start * clips, total * clips), torch.device("cpu") if sharding else accelerator.device
+    samples, encoder, (val_samples, own), dit = prepare_data(
+        args, accelerator, dataset, held_out, files, positions, dit_device
+    )
     if args.cache_only:
         accelerator.print(f"done: {args.cache_path} holds every clip of this run")
         return
     source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
-    model = build_model(args, dit, accelerator.device, statistics, config, resumed)
+    model = build_model(args, dit, statistics, config, resumed)
+    model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
     updates = math.ceil(total / args.gradient_accumulation_steps)
     scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
@@ -309,7 +315,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     if val_samples:
         first = held_out.operator((val_samples[0].scene, val_samples[0].window))
         run.validation = Validation(
-            accelerator, val_samples, first.frames, statistics, bool(args.motion_balance), args.seed, dtype
+            accelerator, val_samples, own, first.frames, statistics, bool(args.motion_balance), args.seed, dtype
         )
     batches = BatchLoader(
         samples,
@@ -322,12 +328,13 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         dtype,
         args.loss_frames,
     )
+    prepared = prepare_sharded(accelerator, model, sharding) if sharding else accelerator.prepare_model(model)
     run.start_log(RunLog(accelerator, args.output_path, total, start))
     stopping.between_iterations()
     try:
         if start == 0:
             run.validate(0)
-        loop(args, run, batches, start, total, stopping)
+        loop(args, run, prepared, batches, start, total, stopping)
         run.save("final", total)
     except (Stopped, NotFiniteError):
         accelerator.end_training()  # on all processes alike
@@ -340,10 +347,12 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     accelerator.end_training()
 
 
-def loop(args: argparse.Namespace, run: Run, batches: BatchLoader, start: int, total: int, stopping: Stopping) -> None:
-    """Iterations start+1 .. total; an iteration is one batch on every process."""
+def loop(
+    args: argparse.Namespace, run: Run, model: torch.nn.Module, batches: BatchLoader, start: int, total: int,
+    stopping: Stopping,
+) -> None:  # fmt: skip
+    """Iterations start+1 .. total of the prepared model; an iteration is one batch on every process."""
     accelerator = run.accelerator
-    model = accelerator.prepare_model(run.model)
     parameters = list(named_trainable(run.model).values())
     accumulation = args.gradient_accumulation_steps
     waited, timed, began = 0.0, 0, time.perf_counter()

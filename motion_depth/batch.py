@@ -6,7 +6,7 @@ Axes: b clip, t frame, h w pixel, f latent frame, c channel, l text token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,11 @@ class Sample:
     latents: Tensor | None = None
     first: Tensor | None = None
     context: Tensor | None = None
+
+    def pin_memory(self) -> Sample:
+        """Everything in memory that a GPU copies from while it computes; the loader calls this."""
+        moved = {name: value.pin_memory() for name, value in vars(self).items() if hasattr(value, "pin_memory")}
+        return replace(self, **moved)
 
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
@@ -105,17 +110,18 @@ def make_batch(
         contexts: (b, 512, c), the samples' contexts padded.
         loss_frames: frames of each clip that are decoded and compared; 0: all.
     """
-    latents = torch.stack([sample.latents for sample in samples]).to(device, dtype, non_blocking=True)
+    latents = _stack([sample.latents for sample in samples], device, dtype)
     noise = torch.stack([clip_noise(tuple(latents.shape[1:]), seed, sample.position) for sample in samples])
     sigma = torch.tensor([clip_sigma(mixture, seed, sample.position) for sample in samples], dtype=torch.float32)
-    targets, frames = stack_targets([sample.targets for sample in samples]), None
+    targets = stack_targets([sample.targets.to(device, sample.targets.motion.dtype) for sample in samples])
+    frames = None
     if loss_frames:
         total = targets.depth.shape[1]
-        frames = torch.stack([clip_frames(loss_frames, total, seed, sample.position) for sample in samples])
-        targets, frames = targets.take(frames), frames.to(device)
+        frames = torch.stack([clip_frames(loss_frames, total, seed, sample.position) for sample in samples]).to(device)
+        targets = targets.take(frames)
     return Batch(
         latents=latents,
-        first=torch.stack([sample.first for sample in samples]).to(device, dtype, non_blocking=True),
+        first=_stack([sample.first for sample in samples], device, dtype),
         context=contexts.to(device, dtype, non_blocking=True),
         noise=noise.to(device, dtype, non_blocking=True),
         sigma=sigma.to(device, non_blocking=True),
@@ -124,3 +130,8 @@ def make_batch(
         scenes=[sample.scene for sample in samples],
         frames=frames,
     )
+
+
+def _stack(values: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A batch on the device; stacked there, because a copy out of pinned memory does not wait and stacking unpins."""
+    return torch.stack([value.to(device, non_blocking=True) for value in values]).to(dtype)

@@ -162,7 +162,9 @@ def convex_upsample(coarse: Tensor, mask: Tensor, stride: int) -> Tensor:
     """
     h, w = coarse.shape[2:]
     weights = rearrange(mask, "n (k s) h w -> k n 1 s h w", k=9).softmax(dim=0)
-    padded = F.pad(coarse, (1, 1, 1, 1), mode="replicate")
+    # Not F.pad: torch.compile takes the gradient of its "replicate" for contiguous, which here it is not (torch 2.15).
+    padded = torch.cat([coarse[..., :1], coarse, coarse[..., -1:]], dim=-1)
+    padded = torch.cat([padded[..., :1, :], padded, padded[..., -1:, :]], dim=-2)
     fine = 0.0
     for weight, (row, column) in zip(weights, itertools.product(range(3), range(3)), strict=True):
         # One neighbour at a time: the products of all nine at once would be the largest tensor of the head.

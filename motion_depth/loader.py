@@ -56,6 +56,7 @@ class BatchLoader:
             batch_sampler=positions,
             num_workers=workers,
             collate_fn=list,
+            pin_memory=torch.device(device).type == "cuda",
             prefetch_factor=2 if workers else None,
             persistent_workers=False,
             worker_init_fn=leave_signals_to_the_parent,

@@ -43,13 +43,14 @@ class Targets:
     depth_valid: Tensor
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Targets:
-        """Moves everything; the two maps also change type."""
-        return Targets(
-            self.motion.to(device, dtype, non_blocking=True),
-            self.motion_valid.to(device, non_blocking=True),
-            self.depth.to(device, dtype, non_blocking=True),
-            self.depth_valid.to(device, non_blocking=True),
+        """Moves everything; the two maps also change type, after they were moved as small as they are."""
+        motion, motion_valid, depth, depth_valid = (
+            value.to(device, non_blocking=True) for value in vars(self).values()
         )
+        return Targets(motion.to(dtype), motion_valid, depth.to(dtype), depth_valid)
+
+    def pin_memory(self) -> Targets:
+        return Targets(*(value.pin_memory() for value in vars(self).values()))
 
     def take(self, frames: Tensor) -> Targets:
         """Some frames of each clip: frames is (b, n), what comes back has n in the place of t."""

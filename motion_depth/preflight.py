@@ -77,12 +77,13 @@ def check_output(output_path: Path) -> None:
 
 
 def check_resources(
-    args: Any, accelerator: Accelerator, files: WanFiles, heads: HeadConfig, start: int, total: int
+    args: Any, accelerator: Accelerator, files: WanFiles, heads: HeadConfig, start: int, total: int, sharded: bool
 ) -> None:
     """Disk for the checkpoints of iterations start .. total, and GPU memory; before hours are spent on a cache.
 
     Args:
         args: the run's settings.
+        sharded: whether each process keeps only its share of the DiT.
 
     Raises:
         ValueError: there is not enough of one.
@@ -93,8 +94,9 @@ def check_resources(
         saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
         check_space(args.output_path, trained, accelerator.num_processes, saves, args.keep_last)
     if accelerator.device.type == "cuda":
-        frozen = files.dit if args.cache_path else [*files.dit, *files.text_encoder, *files.vae]
-        stored = sum(path.stat().st_size for path in frozen)  # bf16 on disk, as in memory
+        encoders = [] if args.cache_path else [*files.text_encoder, *files.vae]
+        stored = sum(path.stat().st_size for path in encoders)  # bf16 on disk, as in memory
+        stored += sum(path.stat().st_size for path in files.dit) // (accelerator.num_processes if sharded else 1)
         free, _ = torch.cuda.mem_get_info(accelerator.device)
         accelerator.print(check_memory(free, needed_memory(stored, trained)))
 

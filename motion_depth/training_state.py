@@ -62,16 +62,18 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[st
     named |= {name.split("/")[2] for name in tensors if name.startswith("gradient/")}
     if unknown := named - trainable.keys():
         raise ValueError(f"training state: no parameter is called {min(unknown)}; it was written by another model")
+    packed = optimizer.state_dict()
+    number = {
+        parameter: i for i, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
+    }
     for name, parameter in trainable.items():
         prefix = f"optimizer/{name}/"
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        state = {key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)}
         if state:
-            optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
-                for key, value in state.items()
-            }
+            packed["state"][number[parameter]] = state
         gradient = tensors.get(f"gradient/{rank}/{name}")
         parameter.grad = None if gradient is None else gradient.to(parameter.device, copy=True)
+    optimizer.load_state_dict(packed)  # puts every tensor on the device that this kind of optimizer wants it on
 
 
 def _rank() -> int:

@@ -5,6 +5,7 @@ Nothing here draws from a random number generator that training uses, so the tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ class Validation:
     """Fixed clips of scenes that are not trained on.
 
     Attributes:
-        accelerator: every process holds its own share of the clips.
-        samples: this process's clips, encoded.
+        accelerator: every process holds its share of the clips.
+        samples: this process's clips, encoded; as many on every process.
+        own: how many of them count; the others count elsewhere.
         frames: uint8 (t, h, w, 3) of the first of them, for the pictures.
         statistics: of the training set: loss scales and the mean-depth baseline.
         balanced_motion: as in training.
@@ -44,6 +46,7 @@ class Validation:
 
     accelerator: Accelerator
     samples: Sequence[Sample]
+    own: int
     frames: Tensor
     statistics: Statistics
     balanced_motion: bool
@@ -61,12 +64,14 @@ class Validation:
         """
         model.eval()
         scores, losses = [], []
-        for sample in self.samples:
+        for place, sample in enumerate(self.samples):
             context = pad_contexts([sample.context])
             for sigma in NOISE_LEVELS:
                 batch = fixed_batch(sample, context, sigma, self.seed, self.accelerator.device, self.dtype)
                 with self.accelerator.autocast():
                     predictions = predict(model, batch)
+                if place >= self.own:
+                    continue
                 keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
                 mean_depth = self.statistics.mean_depth.to(self.accelerator.device)
                 scores.append(score_frames(predictions, batch.targets, mean_depth, keys))
@@ -114,10 +119,14 @@ def score_of(levels: dict[float, dict[str, float | None]]) -> float:
     return sum(shares) / len(shares) if shares else 1.0
 
 
-def share_of(items: Sequence, accelerator: Accelerator) -> Sequence:
-    """Every n-th item, for this process; at least one, so that no process comes with nothing."""
-    mine = items[accelerator.process_index :: accelerator.num_processes]
-    return mine or items[:1]
+def share_of(items: Sequence, accelerator: Accelerator) -> tuple[list, int]:
+    """Every n-th item, for this process, and how many of them count.
+
+    All shares are made equally long, with the first item, because a forward may take all processes (`sharding.py`).
+    """
+    mine = list(items[accelerator.process_index :: accelerator.num_processes])
+    rounds = math.ceil(len(items) / accelerator.num_processes)
+    return mine + [items[0]] * (rounds - len(mine)), len(mine)
 
 
 def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:

@@ -57,6 +57,7 @@ ALLOWED = {
     "run": {"assemble", "checkpoint", "health", "statistics", "tracking", "training_state", "validation", "wan"},
     "scenes": {"findings"},
     "settings": set(),
+    "sharding": set(),
     "source": {"batch", "cache", "data", "encoding", "loader", "statistics", "wan", "weights"},
     "statistics": {"losses"},
     "stopping": set(),

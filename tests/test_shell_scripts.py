@@ -236,6 +236,18 @@ def test_one_process_on_each_visible_gpu(stage, gpus, asked, processes):
         assert as_dict(launcher)["multi_gpu"] is True
 
 
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_an_accelerate_configuration_takes_the_place_of_ddp(stage, gpus):
+    config = ROOT / "configs/fsdp.yaml"
+    done = stage(2, FAKE_GPUS=gpus, NUM_PROCESSES=2, ACCELERATE_CONFIG=config)
+    launcher, _ = launcher_and_flags(command_of(done))
+    assert launcher[:2] == ["-m", ACCELERATE]
+    flags = as_dict(launcher)
+    assert (flags["config_file"], flags["num_processes"]) == (str(config), "2")
+    assert "multi_gpu" not in flags
+    assert ("use_cpu=true" in done.stdout) == (gpus == 0)
+
+
 def test_several_machines_with_gpus(stage):
     several = {"NUM_MACHINES": 3, "MACHINE_RANK": 2, "MAIN_PROCESS_IP": "10.0.0.1", "MAIN_PROCESS_PORT": 1234}
     launcher, _ = launcher_and_flags(command_of(stage(1, FAKE_GPUS=8, **several)))
@@ -263,6 +275,8 @@ def test_several_machines_without_gpus(stage):
         (1, {"NUM_PROCESSES": "two"}, "NUM_PROCESSES=two is not a whole number above 0"),
         (1, {"NUM_MACHINES": 0}, "NUM_MACHINES=0 is not a whole number above 0"),
         (1, {"FAKE_GPUS": 2, "NUM_PROCESSES": 3}, "NUM_PROCESSES=3, but 2 GPUs are visible"),
+        (1, {"FAKE_GPUS": 2, "ACCELERATE_CONFIG": "no.yaml"}, "ACCELERATE_CONFIG=no.yaml is not a file"),
+        (1, {"FAKE_GPUS": 1, "ACCELERATE_CONFIG": ROOT / "configs/ddp.yaml"}, "is for several processes"),
         (1, {"MODEL_BASE_PATH": "weights"}, "MODEL_BASE_PATH=weights is not a folder"),
         (1, {"PYTHON": "no/python"}, "there is no Python at no/python; run 'bash tools/setup.sh'"),
         (2, {"STAGE1_PATH": "runs/a"}, "there is no runs/a/final, .* run 'bash train_wan22_stage1_heads.sh' first"),

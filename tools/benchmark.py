@@ -4,8 +4,9 @@
     python tools/benchmark.py --preset 5b --json results.json      # one large GPU; random weights, no download
     python tools/benchmark.py --preset 5b --layers 2 --steps 3     # the 5B's widths with two layers, to try it out
 
-Three ways for each stage: `stock` (the library's launch_training_task: text encoder and VAE at every step), `ours`
-(the same work with our parts, no cache) and `cached`. Figures are medians over the steps. Prints a table in markdown.
+Four ways for each stage: `stock` (the library's launch_training_task: text encoder and VAE at every step), `ours`
+(the same work with our parts, no cache), `cached`, and `batched` (cached, --batch_size clips in one forward); one
+optimizer update a step. Figures are medians over the steps. Prints a table in markdown.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from accelerate import Accelerator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.batch import reduce_item
+from motion_depth.compiling import compile_parts
 from motion_depth.data import MotionDepthDataset, create_motion_data_operator
 from motion_depth.lora import add_lora
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
@@ -47,7 +49,7 @@ from tools.benchmarks.stock import LORA_TARGETS, StockModule, run_stock
 from tools.benchmarks.tables import markdown
 from tools.benchmarks.timing import StepClock, matmul_rate, peak_memory, reset_peak
 
-WAYS = ("stock", "ours", "cached")
+WAYS = ("stock", "ours", "cached", "batched")
 STEPS = {"tiny": 12, "5b": 8}
 RECOMPUTED = {"tiny": "none", "5b": "every"}  # the library's example computes every block again, whatever the model
 WINDOWS = 8  # distinct clips of the scene that the loops read
@@ -59,12 +61,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--preset", choices=tuple(PRESETS), default="tiny", help="tiny: for a CPU. 5b: the exact shapes of TI2V-5B")
     add("--json", type=Path, metavar="FILE", help="also write the figures there")
     add("--stages", default="1,2", help="1, 2 or 1,2")
-    add("--ways", default=",".join(WAYS), help="some of stock,ours,cached; empty: the loader alone")
+    add("--ways", default=",".join(WAYS), help=f"some of {','.join(WAYS)}; empty: the loader alone")
     add("--steps", type=int, help=f"counted steps of each; default {STEPS}")
     add("--warmup", type=int, default=2, help="steps before them that are not counted")
     add("--workers", type=int, default=2, help="loader processes; 0: none")
-    add("--batch_size", type=int, default=1, help="clips of a step, of ours and cached (the stock loop takes one)")
+    add("--batch_size", type=int, default=4, help="clips of a step of `batched`; the others take one")
     add("--gradient_checkpointing", choices=CHECKPOINTING, help="stage 2 of ours; default: tiny none, 5b every")
+    add("--compile", action="store_true", help="torch.compile the DiT's blocks and the heads, but for stock")
     add("--lora_rank", type=int, default=32, help="stage 2")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     add("--layers", type=int, help="fewer layers in DiT and text encoder than the preset has")
@@ -112,7 +115,7 @@ def measure_loops(
     tokenizer = write_tokenizer(work / "tokenizer")
     found: dict[str, dict] = {}
     cached = None
-    if "cached" in ways:
+    if {"cached", "batched"} & set(ways):
         parts = build_parts(preset, device, dtype, ("text_encoder", "vae"))
         encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
         cached, seconds = fill_cache(work / "cache", dataset, encoder, tokenizer, dtype, WINDOWS)
@@ -123,10 +126,10 @@ def measure_loops(
             gc.collect()
             reset_peak(device)
             print(f"measuring stage {stage}, {way} ...", file=sys.stderr, flush=True)
-            source = cached if way == "cached" else dataset
-            clock = run_way(args, preset, stage, way, source, tokenizer, device, dtype)
+            clips = args.batch_size if way == "batched" else 1
+            source = cached if way in ("cached", "batched") else dataset
+            clock = run_way(args, preset, stage, way, clips, source, tokenizer, device, dtype)
             medians = clock.median(args.warmup)
-            clips = 1 if way == "stock" else args.batch_size
             found.setdefault(f"stage{stage}", {})[way] = {
                 "clips_per_s": clips / medians["step"],
                 "seconds": medians,
@@ -139,25 +142,28 @@ def measure_loops(
 
 
 def run_way(
-    args: argparse.Namespace, preset: Preset, stage: int, way: str, dataset: MotionDepthDataset, tokenizer: Path,
-    device: torch.device, dtype: torch.dtype,
+    args: argparse.Namespace, preset: Preset, stage: int, way: str, clips: int, dataset: MotionDepthDataset,
+    tokenizer: Path, device: torch.device, dtype: torch.dtype,
 ) -> StepClock:  # fmt: skip
     """One loop, from building its models to its last step."""
     accelerator = Accelerator(mixed_precision="bf16" if device.type == "cuda" else "no", cpu=device.type == "cpu")
     clock, steps = StepClock(device), args.steps + args.warmup
-    parts = build_parts(preset, device, dtype, ("dit",) if way == "cached" else ("dit", "text_encoder", "vae"))
+    encoding = way in ("stock", "ours")
+    parts = build_parts(preset, device, dtype, ("dit", "text_encoder", "vae") if encoding else ("dit",))
     heads = build_heads(preset).to(device)
     if way == "stock":
         pipe = build_pipeline(parts, tokenizer, device, dtype)
         module = StockModule(pipe, heads, stage, args.lora_rank, checkpointing=True, clock=clock)
         run_stock(accelerator, module, dataset, steps, args.workers)
         return clock
-    encoder = None if way == "cached" else ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
+    encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype)) if encoding else None
     dit = parts["dit"]
     if stage == 2:
         add_lora(dit, args.lora_rank, LORA_TARGETS.split(","))
     model = MotionDepthModel(dit, heads, train_dit=stage == 2, checkpointing=args.gradient_checkpointing).to(device)
-    loader = batches(dataset, encoder, steps, args.batch_size, args.workers, device, dtype, stage, WINDOWS)
+    if args.compile:
+        compile_parts(dit.blocks, [heads.motion, heads.depth])
+    loader = batches(dataset, encoder, steps, clips, args.workers, device, dtype, stage, WINDOWS)
     run_ours(accelerator, model, loader, stage, clock)
     return clock
 

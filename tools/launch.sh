@@ -5,6 +5,7 @@
 #   NUM_PROCESSES           processes on each machine (default: the visible GPUs; 1 on a CPU)
 #   MIXED_PRECISION         bf16 or no (default: bf16 on GPUs, no on a CPU)
 #   NUM_MACHINES, MACHINE_RANK, MAIN_PROCESS_IP, MAIN_PROCESS_PORT   several machines: the same call on each of them
+#   ACCELERATE_CONFIG       accelerate configuration for several processes, such as configs/fsdp.yaml (default: DDP)
 #   DRY_RUN=1               print the command instead of running it
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -14,6 +15,7 @@ NUM_MACHINES="${NUM_MACHINES:-1}"
 MACHINE_RANK="${MACHINE_RANK:-0}"
 MAIN_PROCESS_IP="${MAIN_PROCESS_IP:-}"
 MAIN_PROCESS_PORT="${MAIN_PROCESS_PORT:-}"
+ACCELERATE_CONFIG="${ACCELERATE_CONFIG:-}"
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -70,6 +72,10 @@ find_devices() {
         fail "NUM_MACHINES=$NUM_MACHINES needs MAIN_PROCESS_IP, the address of the machine with MACHINE_RANK=0"
     elif ((NUM_GPUS > 0 && NUM_PROCESSES > NUM_GPUS)); then
         fail "NUM_PROCESSES=$NUM_PROCESSES, but $NUM_GPUS GPUs are visible; one process needs one GPU"
+    elif [[ -n "$ACCELERATE_CONFIG" && ! -f "$ACCELERATE_CONFIG" ]]; then
+        fail "ACCELERATE_CONFIG=$ACCELERATE_CONFIG is not a file; configs/ holds some"
+    elif [[ -n "$ACCELERATE_CONFIG" ]] && ((NUM_PROCESSES * NUM_MACHINES == 1)); then
+        fail "ACCELERATE_CONFIG=$ACCELERATE_CONFIG is for several processes, but there is one; set NUM_PROCESSES"
     fi
 }
 
@@ -164,8 +170,8 @@ TEXT
 
 # Starts the training script with the given flags; this shell's exit status is the script's own, and signals reach it.
 # One process needs no launcher and replaces this shell. Several go through `accelerate launch` on GPUs, every setting
-# given, so that a stored accelerate configuration changes nothing; on CPUs through torchrun, because there
-# `accelerate launch` starts only one.
+# given, so that a stored accelerate configuration changes nothing but one that ACCELERATE_CONFIG names; on CPUs through torchrun, because there
+# `accelerate launch` without a configuration starts only one.
 launch() {
     local total=$((NUM_PROCESSES * NUM_MACHINES)) command=("$PYTHON")
     if ((NUM_GPUS == 0)); then
@@ -174,10 +180,16 @@ launch() {
     if ((total > 1)); then
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(threads_per_process)}"
     fi
-    if ((total > 1 && NUM_GPUS > 0)); then
-        command+=(-m accelerate.commands.launch --multi_gpu --gpu_ids all --num_processes "$total"
-            --num_machines "$NUM_MACHINES" --machine_rank "$MACHINE_RANK"
-            --mixed_precision "$MIXED_PRECISION" --dynamo_backend no --num_cpu_threads_per_process "$OMP_NUM_THREADS")
+    if ((total > 1)) && { ((NUM_GPUS > 0)) || [[ -n "$ACCELERATE_CONFIG" ]]; }; then
+        command+=(-m accelerate.commands.launch)
+        if [[ -n "$ACCELERATE_CONFIG" ]]; then
+            command+=(--config_file "$ACCELERATE_CONFIG")
+        else
+            command+=(--multi_gpu)
+        fi
+        command+=(--gpu_ids all --num_processes "$total" --num_machines "$NUM_MACHINES"
+            --machine_rank "$MACHINE_RANK" --mixed_precision "$MIXED_PRECISION" --dynamo_backend no
+            --num_cpu_threads_per_process "$OMP_NUM_THREADS")
         if ((NUM_MACHINES == 1)); then
             command+=(--main_process_port "${MAIN_PROCESS_PORT:-0}") # 0: any free one; two jobs fit on a machine
         else

@@ -59,12 +59,13 @@ class Preset:
 
 PRESETS = {
     "5b": Preset(DIT_5B, {}, None, HEAD_SIZES["full"], 480, 480, 49),
-    # Widths chosen so that VAE and text encoder cost about as many times the DiT as they do in the 5B: see `shares`.
+    # Widths chosen so that VAE, text encoder, heads and the blocks before the last tap cost about as many times the DiT
+    # as they do in the 5B.
     "tiny": Preset(
-        dit_arguments(dim=768, num_heads=16, num_layers=9, text_dim=256),
-        {"vocab": 512, "dim": 256, "dim_attn": 256, "dim_ffn": 1024, "num_heads": 8, "num_layers": 2},
-        {"dim": 32, "dec_dim": 16},
-        {"width": 64, "decoder_widths": (16, 12, 8), "mixer_blocks": 1},
+        dit_arguments(dim=768, num_heads=16, num_layers=12, text_dim=256),
+        {"vocab": 512, "dim": 256, "dim_attn": 256, "dim_ffn": 1792, "num_heads": 8, "num_layers": 2},
+        {"dim": 38, "dec_dim": 16},
+        {"width": 96, "decoder_widths": (22, 16, 12), "mixer_blocks": 1},
         96,
         96,
         17,
@@ -138,7 +139,8 @@ def build_heads(preset: Preset) -> MotionDepthHeads:
 def count_parts(preset: Preset) -> dict[str, int]:
     """Floating-point operations of one clip's forward through each part, counted by torch without data.
 
-    `dit` (whole), `dit_to_last_tap`, `heads`, `vae` (the clip and, again, its first frame, as TI2V needs it), `text`.
+    `dit` (whole), `dit_to_last_tap`, `heads`, `vae` (the clip and, again, its first frame, as TI2V needs it), `text`;
+    and `pixels` of the clip.
     """
     parts = build_parts(preset, "meta", torch.float32)
     model = MotionDepthModel(parts["dit"], build_heads(preset).to("meta"), train_dit=False)
@@ -154,6 +156,7 @@ def count_parts(preset: Preset) -> dict[str, int]:
         "heads": counted["heads"],
         "vae": _counted(lambda: (vae.model.encode(video, vae.scale), vae.model.encode(video[:, :, :1], vae.scale))),
         "text": _counted(lambda: parts["text_encoder"](ids, torch.ones_like(ids))),
+        "pixels": preset.num_frames * preset.height * preset.width,
     }
 
 

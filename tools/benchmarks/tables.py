@@ -46,6 +46,8 @@ def _shares(operations: dict[str, dict[str, int]]) -> str:
     for key, name in names.items():
         cells = [f"{_flop(part[key])}, {part[key] / part['dit']:.2f} x DiT" for part in operations.values()]
         rows.append(f"| {name} | {' | '.join(cells)} |")
+    per_pixel = [f"{part['dit'] / part['pixels'] / 1e6:.2g} MFLOP" for part in operations.values()]
+    rows.append(f"| DiT for each pixel of the clip | {' | '.join(per_pixel)} |")
     return "\n".join(rows)
 
 
@@ -59,6 +61,7 @@ def _loops(results: dict) -> str:
         ways = results.get(stage, {})
         stock = ways.get("stock", {}).get("clips_per_s")
         for way, row in ways.items():
+            name = f"{way}, {row['batch_size']} clips" if way == "batched" else way
             seconds, used = row["seconds"], row["utilisation"]
             cells = [
                 f"{row['clips_per_s']:.3g}",
@@ -69,5 +72,5 @@ def _loops(results: dict) -> str:
                 f"{row['peak_memory_gib']:.2f}",
                 "not measured" if used is None else f"{used:.0%}",
             ]
-            lines.append(f"| {stage[-1]} | {way} | {' | '.join(cells)} |")
+            lines.append(f"| {stage[-1]} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
