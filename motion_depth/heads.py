@@ -192,7 +192,9 @@ class DenseHead(nn.Module):
         chunks = [rearrange(part, "b t c h w -> (b t) c h w").split(per_chunk) for part in inputs]
         chunks = list(zip(*chunks, strict=True))
         if len(chunks) > 1 and torch.is_grad_enabled():
-            decoded = [checkpoint(self.decoder, *chunk, use_reentrant=False) for chunk in chunks]
+            decoded = [
+                checkpoint(self.decoder, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
+            ]
         else:
             decoded = [self.decoder(*chunk) for chunk in chunks]
         return rearrange(torch.cat(decoded), "(b t) c h w -> b t c h w", b=b)

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffsynth.models.wan_video_dit import WanModel
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora
 from torch import Tensor, nn
+
+
+class LoraLinear(lora.Linear):
+    """A linear layer with float32 adapters that computes in the precision of its input, the DiT's own.
+
+    Autocast stays inside: around the whole DiT it would run every norm in float32, which is not how the DiT runs at
+    inference, and keep more for the gradient.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.cast_input_dtype_enabled = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return super().forward(x)
+        with torch.autocast(x.device.type, x.dtype):
+            return super().forward(x)
 
 
 def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str]) -> WanModel:
@@ -20,7 +40,9 @@ def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str]) -> WanMode
     unmatched = [target for target in target_modules if not any(n == target or n.endswith(f".{target}") for n in names)]
     if unmatched:
         raise ValueError(f"--lora_target_modules {','.join(unmatched)}: no linear layer of the DiT ends in that name")
-    dit = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules)), dit)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules))
+    config._register_custom_module({nn.Linear: LoraLinear})
+    dit = inject_adapter_in_model(config, dit)
     for parameter in dit.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

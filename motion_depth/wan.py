@@ -137,7 +137,8 @@ def dit_forward(
     for index, block in enumerate(dit.blocks if velocity else dit.blocks[: max(taps) + 1]):
         recompute = checkpointing == "every" or (checkpointing == "alternate" and index % 2 == 0)
         if recompute and torch.is_grad_enabled():
-            x = checkpoint(block, x, context, modulation, rope, use_reentrant=False)
+            # No block draws random numbers, and keeping the generator's state would make a GPU wait at each of them.
+            x = checkpoint(block, x, context, modulation, rope, use_reentrant=False, preserve_rng_state=False)
         else:
             x = block(x, context, modulation, rope)
         if index in taps:
@@ -206,10 +207,9 @@ class MotionDepthModel(nn.Module):
             The heads' predictions (`MotionDepthHeads.forward`), and `flow_loss` (b,) if asked for.
         """
         noisy = add_noise(latents, first, noise, sigma)
-        # Without LoRA the DiT runs as at inference: its own precision, no autocast, no graph.
-        device = latents.device.type
+        # The DiT runs as at inference, in its own precision; without LoRA no graph is built.
         graph = contextlib.nullcontext() if self.train_dit else torch.no_grad()
-        with graph, torch.autocast(device, enabled=self.train_dit and torch.is_autocast_enabled(device)):
+        with graph, torch.autocast(latents.device.type, enabled=False):
             velocity, features = dit_forward(
                 self.dit,
                 noisy,

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: demo scenes, a tiny model's files, and a small DiT in memory."""
+"""Fixtures that several test files share: demo scenes, a tiny model, finished runs on them, a small DiT in memory."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from diffsynth.models.wan_video_dit import WanModel
 
 from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from tests.runs import ROOT, must_run
+from tests.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
 
 DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
 
@@ -46,6 +46,30 @@ def tiny_wan(demo_scenes) -> Path:
     folder = demo_scenes.parent / "tiny_wan"
     must_run(ROOT / "tools/make_tiny_wan.py", "--dataset_base_path", demo_scenes, "--output", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_flags(demo_scenes, demo_csv, tiny_wan) -> list:
+    return ["--dataset_base_path", demo_scenes, "--dataset_metadata_path", demo_csv, "--model_base_path", tiny_wan]
+
+
+@pytest.fixture(scope="session")
+def stage1(data_flags, tmp_path_factory) -> Path:
+    """A finished stage-1 run of 6 iterations with checkpoints at 3 and 6."""
+    output = tmp_path_factory.mktemp("runs") / "stage1"
+    must_run(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", output, "--max_steps", 6, "--save_steps", 3,
+             "--use_wandb")  # fmt: skip
+    return output
+
+
+@pytest.fixture(scope="session")
+def stage2(data_flags, stage1) -> Path:
+    """A finished stage-2 run of 4 iterations that starts from `stage1`."""
+    output = stage1.parent / "stage2"
+    must_run(SCRIPT, "--stage", 2, *data_flags, *SMALL_STAGE_2,
+             "--heads_checkpoint", stage1 / "final", "--output_path", output, "--max_steps", 4, "--save_steps", 2,
+             "--lora_rank", 4)  # fmt: skip
+    return output
 
 
 @pytest.fixture

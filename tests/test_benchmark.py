@@ -4,10 +4,13 @@ import json
 import re
 
 import pytest
+import torch
 
+from motion_depth.wan import CHECKPOINTING as POLICIES
 from tests.runs import ROOT, must_run, run_python
 from tools.benchmark import check, parse_arguments
-from tools.benchmarks.models import PRESETS, count_parts
+from tools.benchmarks.memory import LiveBytes, count_step
+from tools.benchmarks.models import PRESETS, build_heads, build_parts, count_parts, resized
 from tools.benchmarks.timing import PHASES
 
 TOOL = ROOT / "tools/benchmark.py"
@@ -77,3 +80,29 @@ def test_a_mistake_is_one_line_for_the_user():
     done = run_python(TOOL, "--steps", 0)
     assert done.returncode == 2
     assert done.stderr == "error: --steps: found 0, expected 1 or more\n"
+
+
+def test_counted_memory_is_that_of_tensors_that_live_together():
+    with LiveBytes() as live:
+        first = torch.zeros(1000)
+        second = first * 2 + 1  # the product goes when the sum is there
+        view = second[:10]
+        assert live.now == 2 * 4000
+        assert live.peak == 3 * 4000
+        del first
+        assert live.now == 4000
+        del second
+        assert live.now == 4000  # the view holds it
+        del view
+        assert live.now == 0
+
+
+def test_what_is_kept_for_the_gradient_follows_checkpointing_and_batch():
+    preset = resized(PRESETS["tiny"], 6, 32, 32, 5)
+    dit = build_parts(preset, "meta", torch.bfloat16, ("dit",))["dit"]
+    heads = sum(parameter.numel() for parameter in build_heads(preset).parameters())
+    weights = sum(parameter.numel() * 2 for parameter in dit.parameters()) + heads * 4 * 4  # gradient, two moments
+    stage1, *stage2 = (count_step(preset, 1, 1, "none", 8), *(count_step(preset, 2, 1, how, 8) for how in POLICIES))
+    assert weights < stage1 < 1.2 * weights
+    assert stage1 < stage2[0] < stage2[1] < stage2[2]
+    assert count_step(preset, 2, 3, "none", 8) > stage2[2]

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import ROOT, SCRIPT, must_run, run_python
-from tests.test_training import SMALL, data_flags, rows, stage1, stage2, weights  # noqa: F401
+from tests.inprocess import train
+from tests.runs import ROOT, SCRIPT, SMALL, must_run, rows, run_python, weights
+from tools.evaluate import evaluate, parse_args
 
 EVALUATE = ROOT / "tools/evaluate.py"
 
 
 @pytest.fixture(scope="session")
-def evaluation(stage2, data_flags, tmp_path_factory):  # noqa: F811
+def evaluation(stage2, data_flags, tmp_path_factory):
     """The stage-2 run evaluated at two noise levels, with its LoRA."""
     output = tmp_path_factory.mktemp("evaluation") / "first"
     must_run(EVALUATE, "--checkpoint", stage2 / "final", *data_flags, "--output", output, "--noise_levels", 0.02, 1.0)
@@ -40,7 +42,7 @@ def test_metrics_stand_beside_their_baselines(evaluation):
     assert results["overall"]["0.02"]["abs_rel"] != results["overall"]["1.0"]["abs_rel"]
 
 
-def test_the_same_command_gives_the_same_metrics(evaluation, stage2, data_flags):  # noqa: F811
+def test_the_same_command_gives_the_same_metrics(evaluation, stage2, data_flags):
     again = evaluation.parent / "again"
     must_run(EVALUATE, "--checkpoint", stage2 / "final", *data_flags, "--output", again, "--noise_levels", 0.02, 1.0,
              "--pictures", 0)  # fmt: skip
@@ -70,7 +72,7 @@ def test_the_report_is_one_page_with_pictures(evaluation):
     assert np.asarray(Image.open(pictures[0])).std() > 10
 
 
-def test_evaluation_errors_are_one_line(stage1, data_flags, tmp_path, evaluation):  # noqa: F811
+def test_evaluation_errors_are_one_line(stage1, data_flags, tmp_path, evaluation):
     damaged = tmp_path / "damaged"
     shutil.copytree(stage1 / "final", damaged)
     (damaged / "depth_head.safetensors").write_bytes(b"x")
@@ -81,10 +83,12 @@ def test_evaluation_errors_are_one_line(stage1, data_flags, tmp_path, evaluation
         (["--checkpoint", stage1 / "final", "--output", tmp_path / "o", "--noise_levels", 2], "--noise_levels 2.0"),
     ]
     for flags, message in cases:
-        done = run_python(EVALUATE, *data_flags, *flags)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        with pytest.raises(ValueError, match=re.escape(message)):
+            evaluate(parse_args([*map(str, data_flags), *map(str, flags)]))
+    done = run_python(EVALUATE, *data_flags, *cases[0][0])
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.strip().count("\n") == 0
     assert not (tmp_path / "o").exists()
 
 
@@ -133,9 +137,7 @@ def test_the_second_start_reads_the_cache_only(validated, demo_scenes, tiny_wan,
     assert "to encode" not in second.stdout
 
 
-def test_a_training_scene_cannot_be_held_out(data_flags, demo_csv, tmp_path):  # noqa: F811
-    done = run_python(
-        SCRIPT, "--stage", 1, *SMALL, *data_flags, "--val_metadata_path", demo_csv, "--output_path", tmp_path / "o"
-    )
-    assert done.returncode == 2
-    assert "is a training scene too" in done.stderr
+def test_a_training_scene_cannot_be_held_out(data_flags, demo_csv, tmp_path):
+    done = train("--stage", 1, *SMALL, *data_flags, "--val_metadata_path", demo_csv, "--output_path", tmp_path / "o")
+    assert done.code == 2
+    assert "is a training scene too" in done.err

@@ -217,7 +217,7 @@ def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(stages, 
         "    return real(*args)\n"
         "loader.make_batch = make_batch\n"
     )
-    flags = [*stages[1][0], "--output_path", tmp_path / "out", "--timeout_minutes", 0.2]
+    flags = [*stages[1][0], "--output_path", tmp_path / "out", "--timeout_minutes", 0.1]
     done = two_processes(*flags, program=program, folder=tmp_path)
     assert done.code != 0
     assert "rank 0: ends because another process has ended" in done.err

@@ -14,14 +14,13 @@ import torch
 
 from motion_depth.sharding import REQUEST, take_request
 from tests.inprocess import train
-from tests.runs import ROOT
-from tests.test_training import SMALL_STAGE_2, data_flags, rows, stage1, weights  # noqa: F401
+from tests.runs import ROOT, SMALL_STAGE_2, rows, weights
 
 UPDATES, CLIPS = 2, 2  # clips of each update
 
 
 @pytest.fixture(scope="module")
-def flags(data_flags, stage1, tmp_path_factory) -> list:  # noqa: F811
+def flags(data_flags, stage1, tmp_path_factory) -> list:
     cache = tmp_path_factory.mktemp("spread") / "cache"
     return ["--stage", 2, *data_flags, *SMALL_STAGE_2, "--heads_checkpoint", stage1 / "final", "--lora_rank", 4,
             "--cache_path", cache, "--save_steps", 0]  # fmt: skip
@@ -49,7 +48,7 @@ def assert_same_training(output: Path, expected: Path, start: Path) -> None:
     assert math.sqrt(apart / moved) < 0.01
 
 
-def test_a_batch_is_one_forward_that_equals_accumulation(flags, accumulated, stage1, tmp_path, monkeypatch):  # noqa: F811
+def test_a_batch_is_one_forward_that_equals_accumulation(flags, accumulated, stage1, tmp_path, monkeypatch):
     sizes = []
     forward = torch.nn.Module.__call__
     monkeypatch.setattr(
@@ -64,7 +63,7 @@ def test_a_batch_is_one_forward_that_equals_accumulation(flags, accumulated, sta
 
 
 @pytest.mark.parametrize("config", ["ddp", "fsdp"])
-def test_two_processes_equal_accumulation(flags, data_flags, accumulated, stage1, tmp_path, config):  # noqa: F811
+def test_two_processes_equal_accumulation(flags, data_flags, accumulated, stage1, tmp_path, config):
     """The stage script takes settings from the environment; flags that come last count."""
     more = ["--gradient_accumulation_steps", 1, "--max_steps", UPDATES, "--output_path", tmp_path / "out"]
     settings = {

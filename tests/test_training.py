@@ -4,55 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from motion_depth.checkpoint import read_checkpoint
-from tests.runs import SCRIPT, must_run, run_python
-
-SMALL_STAGE_2 = [
-    *("--height", 96, "--width", 96, "--num_frames", 5, "--mixed_precision", "no", "--dataset_num_workers", 0),
-    *("--dataset_repeat", 4, "--gradient_accumulation_steps", 2, "--lr_warmup_steps", 0),
-]
-SMALL = [*SMALL_STAGE_2, "--head_size", "small"]
-
-
-@pytest.fixture(scope="session")
-def data_flags(demo_scenes, demo_csv, tiny_wan) -> list:
-    return ["--dataset_base_path", demo_scenes, "--dataset_metadata_path", demo_csv, "--model_base_path", tiny_wan]
-
-
-@pytest.fixture(scope="session")
-def stage1(data_flags, tmp_path_factory) -> Path:
-    """A finished stage-1 run of 6 iterations with checkpoints at 3 and 6."""
-    output = tmp_path_factory.mktemp("runs") / "stage1"
-    must_run(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", output, "--max_steps", 6, "--save_steps", 3,
-             "--use_wandb")  # fmt: skip
-    return output
-
-
-@pytest.fixture(scope="session")
-def stage2(data_flags, stage1) -> Path:
-    """A finished stage-2 run of 4 iterations that starts from `stage1`."""
-    output = stage1.parent / "stage2"
-    must_run(SCRIPT, "--stage", 2, *data_flags, *SMALL_STAGE_2,
-             "--heads_checkpoint", stage1 / "final", "--output_path", output, "--max_steps", 4, "--save_steps", 2,
-             "--lora_rank", 4)  # fmt: skip
-    return output
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All trained tensors of a checkpoint folder."""
-    names = ("motion_head.safetensors", "depth_head.safetensors", "lora.safetensors")
-    return {f"{name}/{key}": value for name in names if (folder / name).exists()
-            for key, value in load_file(folder / name).items()}  # fmt: skip
-
-
-def rows(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+from tests.inprocess import train
+from tests.runs import SCRIPT, SMALL, SMALL_STAGE_2, must_run, rows, run_python, weights
 
 
 def test_stage_1_writes_what_it_promises(stage1):
@@ -164,11 +123,11 @@ def test_two_processes_keep_identical_weights_and_share_the_clips(data_flags, tm
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
 def test_configuration_errors_come_early_as_one_line(data_flags, tmp_path, changes, message):
-    done = run_python(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", tmp_path / "out", *changes)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().count("\n") == 0
+    done = train("--stage", 1, *data_flags, *SMALL, "--output_path", tmp_path / "out", *changes)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert done.err.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
 
 
@@ -182,14 +141,14 @@ def test_lora_targets_are_checked_before_a_model_loads(data_flags, stage1, tmp_p
 
 def test_results_are_not_overwritten_and_other_settings_do_not_resume(data_flags, stage1):
     before = weights(stage1 / "final")
-    again = run_python(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", stage1, "--max_steps", 6)
-    assert again.returncode == 2
-    assert "already holds final" in again.stderr
-    other = run_python(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", stage1, "--resume", "auto",
-                       "--learning_rate", 5, "--seed", 3)  # fmt: skip
-    assert other.returncode == 2
-    assert "--learning_rate was 0.0001, is 5.0" in other.stderr
-    assert "--seed was 0, is 3" in other.stderr
+    again = train("--stage", 1, *data_flags, *SMALL, "--output_path", stage1, "--max_steps", 6)
+    assert again.code == 2
+    assert "already holds final" in again.err
+    other = train("--stage", 1, *data_flags, *SMALL, "--output_path", stage1, "--resume", "auto",
+                  "--learning_rate", 5, "--seed", 3)  # fmt: skip
+    assert other.code == 2
+    assert "--learning_rate was 0.0001, is 5.0" in other.err
+    assert "--seed was 0, is 3" in other.err
     assert all(torch.equal(value, before[name]) for name, value in weights(stage1 / "final").items())
 
 

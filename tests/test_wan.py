@@ -155,19 +155,26 @@ def test_stage_1_builds_no_graph_in_the_dit(small_dit, small_heads):
     assert all(parameter.grad is None for parameter in small_dit.parameters())
 
 
-def test_lora_is_float32_on_a_bf16_dit_and_autocast_computes_in_bf16(small_dit):
+def test_lora_is_float32_on_a_bf16_dit_that_computes_in_bf16(small_dit, small_heads):
+    """As in training: heads under autocast, the DiT in its own precision, also in norms that autocast would raise."""
     small_dit.bfloat16()
     add_lora(small_dit, 4, TARGETS)
     lora = {name: p for name, p in small_dit.named_parameters() if ".lora_" in name}
     assert len(lora) == 6 * (2 * 4 + 2) * 2  # blocks x (self and cross attention, feed-forward) x (A, B)
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in lora.values())
     assert not any(p.requires_grad for name, p in small_dit.named_parameters() if name not in lora)
-    seen = []
-    small_dit.blocks[0].ffn[0].lora_B["default"].register_forward_hook(lambda m, i, o: seen.append(o.dtype))
+    seen, autocast = {}, []
+    block = small_dit.blocks[0]
+    for name, module in {"lora": block.ffn[0].lora_B["default"], "layer": block.ffn[0], "block": block}.items():
+        module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.dtype}))
+    block.norm1.register_forward_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
+    data = {name: value.bfloat16() if name != "sigma" else value for name, value in inputs().items()}
+    model = MotionDepthModel(small_dit, small_heads, train_dit=True)
     with torch.autocast("cpu", torch.bfloat16):
-        data = inputs()
-        dit_forward(small_dit, data["latents"].bfloat16(), torch.tensor([500.0]), data["context"].bfloat16())
-    assert seen == [torch.bfloat16]
+        model(**data, with_flow=True)["flow_loss"].sum().backward()
+    assert seen == dict.fromkeys(("lora", "layer", "block"), torch.bfloat16)
+    assert autocast == [False]
+    assert all(parameter.grad.dtype == torch.float32 for parameter in lora.values())
 
 
 def test_lora_trains_where_bf16_weights_would_stall(small_dit, small_heads):

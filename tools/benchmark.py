@@ -3,6 +3,7 @@
     python tools/benchmark.py --preset tiny                        # two CPU cores, a few minutes
     python tools/benchmark.py --preset 5b --json results.json      # one large GPU; random weights, no download
     python tools/benchmark.py --preset 5b --layers 2 --steps 3     # the 5B's widths with two layers, to try it out
+    python tools/benchmark.py --preset 5b --memory                 # which settings need how much, counted; no GPU
 
 Four ways for each stage: `stock` (the library's launch_training_task: text encoder and VAE at every step), `ours`
 (the same work with our parts, no cache), `cached`, and `batched` (cached, --batch_size clips in one forward); one
@@ -33,6 +34,7 @@ from motion_depth.data import MotionDepthDataset, create_motion_data_operator
 from motion_depth.lora import add_lora
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
 from tools.benchmarks.loading import measure_loader
+from tools.benchmarks.memory import memory_table
 from tools.benchmarks.models import (
     PRESETS,
     Preset,
@@ -68,6 +70,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch_size", type=int, default=4, help="clips of a step of `batched`; the others take one")
     add("--gradient_checkpointing", choices=CHECKPOINTING, help="stage 2 of ours; default: tiny none, 5b every")
     add("--compile", action="store_true", help="torch.compile the DiT's blocks and the heads, but for stock")
+    add("--memory", action="store_true", help="only count the peak memory of a step, on tensors without data")
     add("--lora_rank", type=int, default=32, help="stage 2")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     add("--layers", type=int, help="fewer layers in DiT and text encoder than the preset has")
@@ -214,6 +217,9 @@ def main() -> None:
         sys.exit(2)
     args.steps = args.steps or STEPS[args.preset]
     args.gradient_checkpointing = args.gradient_checkpointing or RECOMPUTED[args.preset]
+    if args.memory:
+        print(memory_table(preset, args.lora_rank))
+        return
     results = {"about": about(args), "operations": {"5b": count_parts(PRESETS["5b"])}}
     results["operations"]["measured"] = counted = count_parts(preset)
     rate = matmul_rate(torch.device(args.device))
