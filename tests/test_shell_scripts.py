@@ -342,7 +342,8 @@ def test_stage2_takes_another_checkpoint(stage, flag):
 def project(tmp_path) -> Path:
     """A copy of the scripts in a project without requirements, so that setting it up needs no network."""
     folder = tmp_path / "project"
-    for name in ("tools/setup.sh", "tools/demo.sh", "tools/demo_settings.sh", "tools/ablate.sh", "tests/run.sh"):
+    tools = [f"tools/{name}.sh" for name in ("setup", "demo", "demo_settings", "ablate", "scale")]
+    for name in (*tools, "tests/run.sh"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for name in ("requirements.txt", "requirements-dev.txt"):
@@ -470,3 +471,29 @@ def test_ablations_say_what_is_missing(project, tmp_path, arguments, expected):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert expected in line
+
+
+SCALED = """#!/usr/bin/env bash
+echo "$* $NUM_PROCESSES $MAX_STEPS $OMP_NUM_THREADS"
+mkdir -p "$OUTPUT_PATH"
+for speed in 1 $((NUM_PROCESSES * 10)); do # the first half does not count
+    echo "{\\"step\\": 1, \\"clips_per_s\\": $speed, \\"data_wait\\": 0.1}" >>"$OUTPUT_PATH/log.jsonl"
+done
+"""
+
+
+def test_scaling_runs_the_stage_with_each_number_of_processes_and_compares(project, tmp_path):
+    write_script(project / STAGES[2].name, SCALED)
+    settings = {"DATASET_BASE_PATH": "data", "PROCESSES": "1 4", "STEPS": 3, "TMPDIR": tmp_path}
+    done = shell(project / "tools/scale.sh", 2, "--lora_rank", 4, cwd=tmp_path, **settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["--lora_rank 4 1 3 1", "--lora_rank 4 4 3 1"]
+    assert done.stdout.splitlines()[2:] == ["| 1 | 10 | 100% | 10.0% |", "| 4 | 40 | 100% | 10.0% |"]
+    assert not list(tmp_path.glob("tmp.*"))
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), "needs the stage, 1 or 2"), ((1,), "tools/demo.sh first")])
+def test_scaling_says_what_is_missing(project, tmp_path, arguments, expected):
+    done = shell(project / "tools/scale.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
