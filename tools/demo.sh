@@ -24,16 +24,16 @@ heading() {
 bash "$ROOT/tools/setup.sh"
 SECONDS=0
 
-scenes() { # $1 = train or heldout, $2 = seed, $3 = variations
+scenes() { # $1 = train or heldout, $2 = seed, $3 = variations, $4 = frames
     "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --seed "$2" --variations "$3" \
-        --height "$HEIGHT" --width "$WIDTH" --num_frames 33
+        --height "$HEIGHT" --width "$WIDTH" --num_frames "$4"
     "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
 }
 
 heading "Scenes to train on"
-scenes train 0 "$TRAIN_VARIATIONS"
+scenes train 0 "$TRAIN_VARIATIONS" 29
 heading "Scenes to hold out"
-scenes heldout 1 1
+scenes heldout 1 1 33
 
 heading "A tiny model in the shape of WAN2.2-TI2V-5B"
 "$PYTHON" "$ROOT/tools/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
