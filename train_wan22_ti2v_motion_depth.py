@@ -26,7 +26,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import get_scheduler
 
 from motion_depth.assemble import (
@@ -37,7 +36,7 @@ from motion_depth.assemble import (
     read_head_config,
     read_statistics,
 )
-from motion_depth.batch import Batch, Sample, reduce_item
+from motion_depth.batch import Batch, reduce_item
 from motion_depth.checkpoint import Checkpoint, clear_leftovers, read_checkpoint
 from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
@@ -53,13 +52,13 @@ from motion_depth.resuming import find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
-from motion_depth.source import fill_caches, make_cache, measure_statistics, read_samples
+from motion_depth.source import measure_statistics, prepare_data
 from motion_depth.statistics import Statistics
 from motion_depth.stopping import Stopped, Stopping
 from motion_depth.tracking import RunLog, start_tracking
 from motion_depth.training_state import named_trainable
-from motion_depth.validation import Validation, share_of
-from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel, load_pipeline
+from motion_depth.validation import Validation
+from motion_depth.wan import CHECKPOINTING, MotionDepthModel
 from motion_depth.weights import WanFiles, check_lora_targets, check_weights
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
@@ -188,32 +187,6 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConf
             f"{', '.join(differing)}; leave those flags out, the checkpoint knows its heads"
         )
     return config
-
-
-def prepare_data(
-    args: argparse.Namespace,
-    accelerator: Accelerator,
-    train: MotionDepthDataset,
-    held_out: MotionDepthDataset | None,
-    files: WanFiles,
-    positions: range,
-    dit_device: torch.device,
-) -> tuple[Dataset, ClipEncoder | None, tuple[list[Sample], int], WanModel]:
-    """Training samples, the encoder if they come as frames, validation samples and how many count, and the DiT."""
-    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
-    datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
-    if args.cache_path is None:
-        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
-        encoder, sources = ClipEncoder(pipe), [dataset for dataset, _ in datasets]
-    else:
-        caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
-        sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
-        encoder = None
-    if args.cache_only:
-        return sources[0], None, ([], 0), None
-    mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
-    dit = load_pipeline(files, ("dit",), dtype, dit_device).dit
-    return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
 
 
 def build_model(

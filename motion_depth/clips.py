@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from motion_depth.frame_files import read_depth, read_motion, read_pixels
 from motion_depth.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.resting import FrameFiles, compose_files
-from motion_depth.scenes import SceneIndex, index_scene, read_depth, read_motion, read_pixels
+from motion_depth.scenes import SceneIndex, index_scene
 
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 # Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.

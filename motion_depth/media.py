@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from motion_depth.scenes import FRAME_NUMBER, IMAGE_MODES
+from motion_depth.frame_files import IMAGE_MODES
+from motion_depth.scenes import FRAME_NUMBER
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

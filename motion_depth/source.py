@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from diffsynth.models.wan_video_dit import WanModel
 from torch.utils.data import Dataset
 
 from motion_depth.batch import Sample, pack_targets
@@ -21,6 +24,46 @@ from motion_depth.wan import ClipEncoder, load_pipeline
 from motion_depth.weights import WanFiles
 
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
+
+
+def prepare_data(
+    args: Any,
+    accelerator: Accelerator,
+    train: MotionDepthDataset,
+    held_out: MotionDepthDataset | None,
+    files: WanFiles,
+    positions: range,
+    dit_device: torch.device,
+) -> tuple[Dataset, ClipEncoder | None, tuple[list[Sample], int], WanModel]:
+    """What a run reads and the model that reads it; encoders that nothing needs any more are gone when it returns.
+
+    Args:
+        args: the run's settings.
+        held_out: scenes to validate on, if there are any.
+        positions: of the training sequence that the run will read.
+        dit_device: where the DiT is loaded.
+
+    Returns:
+        Training samples; the encoder, if they come as frames; this process's validation samples, encoded, and how many
+        of them count; the DiT (None if the run only fills the cache).
+
+    Raises:
+        ValueError: see `fill_caches`.
+    """
+    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+    datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
+    if args.cache_path is None:
+        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
+        encoder, sources = ClipEncoder(pipe), [dataset for dataset, _ in datasets]
+    else:
+        caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
+        sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
+        encoder = None
+    if args.cache_only:
+        return sources[0], None, ([], 0), None
+    mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
+    dit = load_pipeline(files, ("dit",), dtype, dit_device).dit
+    return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
 
 
 def fill_caches(
@@ -72,6 +115,16 @@ def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncode
         encode([sample], encoder)
         samples.append(sample)
     return samples
+
+
+def share_of(items: Sequence, accelerator: Accelerator) -> tuple[list, int]:
+    """Every n-th item, for this process, and how many of them count.
+
+    All shares are made equally long, with the first item, because a forward may take all processes (`sharding.py`).
+    """
+    mine = list(items[accelerator.process_index :: accelerator.num_processes])
+    rounds = math.ceil(len(items) / accelerator.num_processes)
+    return mine + [items[0]] * (rounds - len(mine)), len(mine)
 
 
 def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:

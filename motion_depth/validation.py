@@ -5,7 +5,6 @@ Nothing here draws from a random number generator that training uses, so the tra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,16 +116,6 @@ def score_of(levels: dict[float, dict[str, float | None]]) -> float:
         if found[name] is not None and found[f"{name}_baseline"]
     ]
     return sum(shares) / len(shares) if shares else 1.0
-
-
-def share_of(items: Sequence, accelerator: Accelerator) -> tuple[list, int]:
-    """Every n-th item, for this process, and how many of them count.
-
-    All shares are made equally long, with the first item, because a forward may take all processes (`sharding.py`).
-    """
-    mine = list(items[accelerator.process_index :: accelerator.num_processes])
-    rounds = math.ceil(len(items) / accelerator.num_processes)
-    return mine + [items[0]] * (rounds - len(mine)), len(mine)
 
 
 def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:

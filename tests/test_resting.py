@@ -6,13 +6,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from motion_depth import scenes
 from motion_depth.batch import pack_targets, reduce_item
 from motion_depth.clips import FAR_DEPTH
 from motion_depth.data import MotionDepthDataset
+from motion_depth.frame_files import read_pixels
 from motion_depth.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion
 from motion_depth.resting import FrameFiles, compose_files
-from motion_depth.scenes import read_pixels
 from tests.cache_setup import same_targets
 from tests.scene_files import make_operator, plain_scene
 
@@ -90,7 +89,7 @@ def test_pictures_are_the_same_whoever_decodes_them(tmp_path, monkeypatch, mode,
     image = Image.fromarray(rgb[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(rgb).convert(mode)
     image.save(path)
     if not fast:
-        monkeypatch.setattr(scenes, "kornia_rs", None)
+        monkeypatch.setattr("motion_depth.frame_files.kornia_rs", None)
     if mode == "I;16":
         with pytest.raises(ValueError, match="expected 8-bit RGB"):
             read_pixels(path, 24, 40)

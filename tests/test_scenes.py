@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_depth.scenes import find_scenes, index_scene, read_depth, read_motion, read_rgb
+from motion_depth.frame_files import read_depth, read_motion, read_rgb
+from motion_depth.scenes import find_scenes, index_scene
 from tests.scene_files import FRAMES, HEIGHT, WIDTH, plain_scene
 
 MOTION, DEPTH = "motion_vectors/motion_vectors_{:04d}.npy", "distance_to_camera/{:04d}.npy"

@@ -1,22 +1,19 @@
-"""The shell scripts: which command a stage script starts, how setup.sh builds, what run.sh and demo.sh hand on.
+"""The stage scripts: which command they start, with which settings, and what they refuse.
 
 A stand-in for Python answers the scripts' questions (how many GPUs) and prints the command that it was given.
 """
 
-import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import train_wan22_ti2v_motion_depth as training
+from tests.runs import ROOT
+from tests.shells import STAGES, shell, write_script
 
-ROOT = Path(__file__).resolve().parents[1]
-STAGES = {1: ROOT / "train_wan22_stage1_heads.sh", 2: ROOT / "train_wan22_stage2_lora.sh"}
 MODEL_ID = "Wan-AI/Wan2.2-TI2V-5B"
 ACCELERATE, TORCHRUN = "accelerate.commands.launch", "torch.distributed.run"
 
@@ -28,25 +25,6 @@ fi
 printf '%s\\n' "use_cpu=${ACCELERATE_USE_CPU:-}" "threads=${OMP_NUM_THREADS:-}" COMMAND "$@"
 exit "${FAKE_STATUS:-0}"
 """
-
-
-def shell(script: Path, *flags: object, cwd: Path, **environment: object) -> subprocess.CompletedProcess:
-    """Runs a script with bash and nothing in the environment but what a login shell has, and `environment`."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return subprocess.run(
-        ["bash", str(script), *map(str, flags)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**kept, **{name: str(value) for name, value in environment.items()}},
-    )
-
-
-def write_script(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture
@@ -336,164 +314,3 @@ def test_stage2_starts_from_stage1s_heads(stage):
 def test_stage2_takes_another_checkpoint(stage, flag):
     command = command_of(stage(2, *flag, STAGE1_PATH="missing"))
     assert sum(word.startswith("--heads_checkpoint") for word in command) == 1
-
-
-@pytest.fixture
-def project(tmp_path) -> Path:
-    """A copy of the scripts in a project without requirements, so that setting it up needs no network."""
-    folder = tmp_path / "project"
-    tools = [f"tools/{name}.sh" for name in ("setup", "demo", "demo_settings", "ablate", "scale")]
-    for name in (*tools, "tests/run.sh"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        (folder / name).write_text("# none\n")
-    return folder
-
-
-def test_setup_builds_once_completes_and_follows_the_requirements(project, tmp_path):
-    def setup() -> str:
-        done = shell(project / "tools/setup.sh", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    stored = tmp_path / "elsewhere"
-    stored.mkdir()
-    (project / ".venv").symlink_to(stored)
-    assert "Making the Python environment" in setup()
-    assert (stored / "bin/python").exists()
-    assert setup().splitlines() == [f"Python environment {project / '.venv'} is ready."]
-
-    (project / "requirements.txt").write_text("# changed\n")
-    assert "Installing" in setup()
-    assert "Installing" not in setup()
-
-    (stored / ".requirements.sha256").unlink()  # as if stopped while pip was put there
-    (stored / ".unfinished").touch()
-    shutil.rmtree(next(stored.glob("lib/python*/site-packages/pip")))
-    assert "Making the Python environment" in setup()
-    assert subprocess.run([stored / "bin/python", "-m", "pip", "--version"], capture_output=True).returncode == 0
-    assert not (stored / ".unfinished").exists()
-
-
-def no_venv(project: Path) -> None:
-    (project / ".venv").mkdir()
-    (project / ".venv/mine.txt").touch()
-
-
-@pytest.mark.parametrize(
-    ("prepare", "environment", "expected"),
-    [
-        (no_venv, {}, "holds files but no Python environment"),
-        (lambda project: (project / ".venv").touch(), {}, "is not a folder"),
-        (lambda project: (project / ".venv").symlink_to("nowhere"), {}, "is a link to a folder that does not exist"),
-        (None, {"PYTHON": "no-such-python"}, "PYTHON=no-such-python does not run"),
-        (None, {"PYTHON": "./old"}, "PYTHON=./old is Python 3.9.1, but 3.10 or newer is needed"),
-    ],
-)
-def test_setup_refuses_what_it_cannot_use(project, prepare, environment, expected):
-    old = '#!/bin/sh\ncase "$2" in *platform*) echo 3.9.1;; *version_info*) exit 1;; esac\n'
-    write_script(project / "old", old)
-    if prepare is not None:
-        prepare(project)
-    done = shell(project / "tools/setup.sh", cwd=project, **environment)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
-
-
-def test_run_sh_passes_arguments_on_and_keeps_the_network_out(project, tmp_path):
-    write_script(project / "tools/setup.sh", "echo setup")
-    write_script(
-        tmp_path / "env/bin/python", '#!/bin/sh\necho "$HF_HUB_OFFLINE $WANDB_MODE $PWD"\nprintf "%s\\n" "$@"\n'
-    )
-    (tmp_path / "test_x.py").touch()
-    done = shell(project / "tests/run.sh", "test_x.py::test_y", "-k", "a or b", cwd=tmp_path, VENV="env")
-    assert done.stdout.splitlines() == [
-        "setup",
-        f"1 offline {project}",
-        *("-m", "pytest", "-q", f"{tmp_path}/test_x.py::test_y", "-k", "a or b"),
-    ]
-
-
-def test_the_demo_runs_both_stage_scripts_as_they_are(project, tmp_path):
-    write_script(project / "tools/setup.sh", "")
-    write_script(tmp_path / "env/bin/python", '#!/bin/sh\necho "python $(basename "$1") $*"\n')
-    for script in STAGES.values():
-        settings = "$OUTPUT_PATH $MAX_STEPS $DATASET_METADATA_PATH $MODEL_BASE_PATH $STAGE1_PATH"
-        write_script(project / script.name, f'echo "{script.name} $# {settings}"')
-    steps = {"STAGE1_STEPS": 5, "STAGE2_STEPS": 6}
-    done = shell(project / "tools/demo.sh", cwd=tmp_path, VENV=tmp_path / "env", DEMO_DIR="d", **steps)
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("python", "train"))]
-    assert [line.split()[1] for line in lines if line.startswith("python")] == [
-        *("make_demo_scenes.py", "make_metadata.py") * 2,
-        "make_tiny_wan.py",
-        "evaluate.py",
-        "generate.py",
-        "show_losses.py",
-    ]
-    assert [line for line in lines if line.startswith("train")] == [
-        f"{STAGES[1].name} 0 d/stage1 5 d/train.csv d/tiny_wan d/stage1",
-        f"{STAGES[2].name} 0 d/stage2 6 d/train.csv d/tiny_wan d/stage1",
-    ]
-
-
-def test_a_row_of_the_ablations_trains_with_the_given_flags_on_the_demos_scenes(project, tmp_path):
-    numbers = {"abs_rel": 0.1, "abs_rel_baseline": 0.2, "moving_epe": 2.0, "moving_epe_baseline": 2.5, "epe": 0.3}
-    overall = dict.fromkeys(("0.02", "0.5", "1.0"), numbers)
-    metrics = write_script(tmp_path / "metrics.json", json.dumps({"overall": overall}))
-    python = 'case "$1" in -) exec python3 "$@" ;; esac\necho "python $(basename "$1")"\n'
-    copy = f'while [ "$1" != --output ]; do shift; done; mkdir -p "$2"; cp {metrics} "$2/"\n'
-    write_script(tmp_path / "env/bin/python", f"#!/bin/sh\n{python}{copy}")
-    write_script(project / STAGES[1].name, 'echo "stage 1: $* $OUTPUT_PATH $MAX_STEPS $BATCH_SIZE $MODEL_BASE_PATH"')
-    (tmp_path / "d/tiny_wan").mkdir(parents=True)
-
-    def row() -> list[str]:
-        environment = {"VENV": tmp_path / "env", "DEMO_DIR": "d", "STEPS": 7}
-        done = shell(project / "tools/ablate.sh", "linear", "--head", "linear", cwd=tmp_path, **environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    trained, evaluated, _, first = row()
-    assert trained == "stage 1: --head linear d/ablation/linear 7 16 d/tiny_wan"
-    assert evaluated == "python evaluate.py"
-    assert first == "| linear | 0.100 | 2.00 | 0.300 | 0.50, 0.50, 0.50 | 0.80, 0.80, 0.80 |"
-    assert row()[-1] == first
-    assert len(row()) == 2  # printed again, not trained again
-
-
-@pytest.mark.parametrize(("arguments", "expected"), [((), "needs a name"), (("dense",), "run tools/demo.sh first")])
-def test_ablations_say_what_is_missing(project, tmp_path, arguments, expected):
-    done = shell(project / "tools/ablate.sh", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
-
-
-SCALED = """#!/usr/bin/env bash
-echo "$* $NUM_PROCESSES $MAX_STEPS $OMP_NUM_THREADS"
-mkdir -p "$OUTPUT_PATH"
-for speed in 1 $((NUM_PROCESSES * 10)); do # the first half does not count
-    echo "{\\"step\\": 1, \\"clips_per_s\\": $speed, \\"data_wait\\": 0.1}" >>"$OUTPUT_PATH/log.jsonl"
-done
-"""
-
-
-def test_scaling_runs_the_stage_with_each_number_of_processes_and_compares(project, tmp_path):
-    write_script(project / STAGES[2].name, SCALED)
-    settings = {"DATASET_BASE_PATH": "data", "PROCESSES": "1 4", "STEPS": 3, "TMPDIR": tmp_path}
-    done = shell(project / "tools/scale.sh", 2, "--lora_rank", 4, cwd=tmp_path, **settings)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == ["--lora_rank 4 1 3 1", "--lora_rank 4 4 3 1"]
-    assert done.stdout.splitlines()[2:] == ["| 1 | 10 | 100% | 10.0% |", "| 4 | 40 | 100% | 10.0% |"]
-    assert not list(tmp_path.glob("tmp.*"))
-
-
-@pytest.mark.parametrize(("arguments", "expected"), [((), "needs the stage, 1 or 2"), ((1,), "tools/demo.sh first")])
-def test_scaling_says_what_is_missing(project, tmp_path, arguments, expected):
-    done = shell(project / "tools/scale.sh", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert expected in done.stderr

@@ -18,16 +18,8 @@ from motion_depth.doctor.depth import PlaneFit, fit_planes
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, motion_row, picture_row
 from motion_depth.findings import Finding
-from motion_depth.scenes import (
-    DEPTH,
-    MOTION,
-    RGB,
-    list_scene,
-    picture_size,
-    read_motion,
-    read_pixels,
-    read_raw_depth,
-)
+from motion_depth.frame_files import DEPTH, MOTION, RGB, picture_size, read_motion, read_pixels, read_raw_depth
+from motion_depth.scenes import list_scene
 
 SEGMENTS = 12
 THUMBNAIL = 96  # largest side, pixels

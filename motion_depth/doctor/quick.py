@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from motion_depth.findings import Finding
-from motion_depth.scenes import DEPTH, MOTION, RGB, check_header, list_scene, picture_size
+from motion_depth.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
+from motion_depth.scenes import list_scene
 
 THREADS = 16  # they wait for the disk, or for a server
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
+from motion_depth.frame_files import MOTION
 from motion_depth.motion import MotionConvention
-from motion_depth.scenes import MOTION
 
 SUFFIX = ".check.json"
 VERSION = 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.findings import Finding, Severity
-from motion_depth.scenes import DEPTH, MOTION, RGB
+from motion_depth.frame_files import DEPTH, MOTION, RGB
 
 BLACK = 8  # of 255: no colour of a black picture is brighter; in a plain one, none differs by more
 CHANGES = 0.002  # share of pixels that must change for a picture or a depth map to have changed
