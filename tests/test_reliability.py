@@ -209,6 +209,25 @@ def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
     assert f"exitcode  : {REFUSED}" in done.err
 
 
+def test_a_signal_to_one_process_saves_and_ends_all_of_them(stages, tmp_path):
+    """Rank 1 gets it in iteration 2; both end that iteration and stop, and the checkpoint is whole."""
+    program = (
+        "import os, signal\nimport motion_depth.loader as loader\nreal, count = loader.make_batch, []\n"
+        "def make_batch(*args):\n"
+        "    count.append(1)\n"
+        "    if len(count) == 2 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    return real(*args)\n"
+        "loader.make_batch = make_batch\n"
+    )
+    output = tmp_path / "out"
+    done = two_processes(*stages[1][0], "--output_path", output, program=program, folder=tmp_path)
+    assert done.code != 0
+    assert done.err.count("stopped by SIGUSR1 after iteration 2; step-2 is saved") == 1
+    assert f"exitcode  : {STOPPED}" in done.err
+    assert read_checkpoint(output / "step-2").config["training"]["processes"] == 2
+    assert not (output / "final").exists()
+
+
 def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(stages, tmp_path):
     program = (
         "import os, time\nimport motion_depth.loader as loader\nreal = loader.make_batch\n"
