@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from diffsynth.core import ModelConfig
 from diffsynth.diffusion import FlowMatchScheduler
 from diffsynth.models.wan_video_dit import WanModel, sinusoidal_embedding_1d
@@ -54,11 +55,15 @@ class ClipEncoder:
     """VAE and text encoder: frames and prompts to latents and contexts, as the pipeline's own units do it.
 
     A prompt is encoded once and kept. Everything stays on the pipeline's device.
+
+    Args:
+        pipe: with the VAE, or the text encoder, or both.
+        contexts: of prompts that are encoded already (`encode_prompts`); these need no text encoder.
     """
 
-    def __init__(self, pipe: WanVideoPipeline):
+    def __init__(self, pipe: WanVideoPipeline, contexts: Mapping[str, Tensor] | None = None):
         self.pipe = pipe
-        self._contexts: dict[str, Tensor] = {}
+        self._contexts = {prompt: context.to(pipe.device) for prompt, context in (contexts or {}).items()}
 
     @torch.no_grad()
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +84,21 @@ class ClipEncoder:
             context = pipe.text_encoder(ids.to(pipe.device), mask.to(pipe.device))
             self._contexts[prompt] = context[0, : int(mask.sum())].to(pipe.torch_dtype)
         return self._contexts[prompt]
+
+
+def encode_prompts(
+    files: WanFiles, prompts: Iterable[str], dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Loads the text encoder, encodes prompts, each once, and drops it: nothing of it stays in memory.
+
+    Returns:
+        By prompt its context (l, c) on the CPU, trimmed to its own tokens, as `ClipEncoder.prompt` makes it.
+    """
+    encoder = ClipEncoder(load_pipeline(files, ("text_encoder",), dtype, device))
+    contexts = {prompt: encoder.prompt(prompt).cpu() for prompt in dict.fromkeys(prompts)}
+    del encoder
+    clear_device_cache(garbage_collection=True)
+    return contexts
 
 
 def pad_contexts(contexts: Sequence[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """The DiT forward against the library's, the clean first latent, the flow loss, LoRA, and what is trained."""
 
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -8,9 +9,18 @@ from diffsynth.diffusion.loss import FlowMatchSFTLoss
 from diffsynth.pipelines.wan_video import WanVideoPipeline, model_fn_wan_video
 from safetensors.torch import save_file
 
+from motion_depth import wan
 from motion_depth.lora import add_lora, load_lora, lora_state_dict
 from motion_depth.noise import clip_noise
-from motion_depth.wan import MotionDepthModel, add_noise, dit_forward, load_pipeline, pad_contexts
+from motion_depth.wan import (
+    ClipEncoder,
+    MotionDepthModel,
+    add_noise,
+    dit_forward,
+    encode_prompts,
+    load_pipeline,
+    pad_contexts,
+)
 from motion_depth.weights import WanFiles, check_weights
 
 TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
@@ -237,8 +247,6 @@ def test_contexts_are_padded_as_the_pipeline_does(tiny_wan):
     pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), torch.float32, "cpu")
     from diffsynth.pipelines.wan_video import WanVideoUnit_PromptEmbedder
 
-    from motion_depth.wan import ClipEncoder
-
     encoder = ClipEncoder(pipe)
     prompts = ["A ball rolls.", "A longer sentence about two dominoes that fall over one after the other."]
     padded = pad_contexts([encoder.prompt(prompt) for prompt in prompts])
@@ -249,10 +257,29 @@ def test_contexts_are_padded_as_the_pipeline_does(tiny_wan):
     assert len(encoder.prompt(prompts[0])) < len(encoder.prompt(prompts[1])) < 512
 
 
+def test_prompts_encoded_beforehand_are_the_same_and_leave_no_text_encoder(tiny_wan, monkeypatch):
+    files, loaded = WanFiles.in_folder(tiny_wan), []
+    check_weights(files)
+
+    def load(*arguments):
+        pipe = load_pipeline(*arguments)
+        loaded.append((arguments[1], weakref.ref(pipe.text_encoder)))
+        return pipe
+
+    monkeypatch.setattr(wan, "load_pipeline", load)
+    contexts = encode_prompts(files, ["A ball rolls.", "A duck.", "A ball rolls."], torch.float32, "cpu")
+    ((parts, text_encoder),) = loaded
+    assert parts == ("text_encoder",)
+    assert text_encoder() is None
+    both = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), torch.float32, "cpu"))
+    assert list(contexts) == ["A ball rolls.", "A duck."]
+    assert all(torch.equal(context, both.prompt(prompt)) for prompt, context in contexts.items())
+    without = ClipEncoder(load_pipeline(files, ("vae",), torch.float32, "cpu"), contexts)
+    assert torch.equal(without.prompt("A duck."), both.prompt("A duck."))
+
+
 def test_encoded_frames_are_what_the_pipelines_units_encode(tiny_wan):
     from PIL import Image
-
-    from motion_depth.wan import ClipEncoder
 
     files = WanFiles.in_folder(tiny_wan)
     check_weights(files)
