@@ -45,20 +45,20 @@ def encode_missing(
     workers: int = 0,
     progress: bool = True,
 ) -> None:
-    """Encodes this process's share of what is missing; what another job has put there meanwhile is kept.
+    """Encodes all prompts and this process's share of the clips; what another job has put there meanwhile is kept.
 
     Stopped at any moment, it leaves whole files, and the next call goes on from there.
 
     Args:
-        missing: the same on all processes.
-        rank, processes: of this process, and how many divide the work.
+        missing: its clips are the same on all processes. Prompts are few: give them to one of the processes.
+        rank, processes: of this process, and how many divide the clips.
         workers: loader processes; 0 reads in this one.
         progress: whether to show a bar with the time left, of this process's share.
 
     Raises:
         ValueError: a clip cannot be read, its files changed meanwhile, or the folder or the disk takes no more.
     """
-    prompts, clips = _share(missing.prompts, rank, processes), _share(missing.clips, rank, processes)
+    prompts, clips = missing.prompts, _share(missing.clips, rank, processes)
     loader = DataLoader(
         _Unencoded(cache, _rotated(clips)),
         batch_size=1,
@@ -71,7 +71,7 @@ def encode_missing(
         for done, prompt in enumerate(prompts):
             entry = cache.context_entry(prompt)
             if entry.trouble():
-                left = (len(prompts) - done) * processes
+                left = len(prompts) - done
                 _put(cache, entry, {"context": encoder.prompt(prompt)}, left)
             bar.update()
         for done, (clip,) in enumerate(loader):

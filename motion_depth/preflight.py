@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
 
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, read_metadata
@@ -17,7 +16,7 @@ from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import contradiction, recorded_check
 from motion_depth.findings import raise_errors
 from motion_depth.heads import HeadConfig, MotionDepthHeads
-from motion_depth.weights import WanFiles
+from motion_depth.weights import WanFiles, read_shapes
 
 FLOAT32 = 4  # bytes
 ADAMW = 2  # moments of every trained number
@@ -109,19 +108,10 @@ def count_trained(heads: HeadConfig, files: WanFiles, lora_rank: int, lora_targe
     """
     with torch.device("meta"):
         trained = sum(parameter.numel() for parameter in MotionDepthHeads(heads, 1.0, 0.0, 1.0).parameters())
-    for name, shape in weight_shapes(files.dit).items():
-        if len(shape) == 2 and any(f".{name}".endswith(f".{target}.weight") for target in lora_targets):
-            trained += lora_rank * sum(shape)
+    for name, value in read_shapes(files.dit).items():
+        if value.dim() == 2 and any(f".{name}".endswith(f".{target}.weight") for target in lora_targets):
+            trained += lora_rank * sum(value.shape)
     return trained
-
-
-def weight_shapes(paths: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in safetensors files, from their headers."""
-    shapes = {}
-    for path in paths:
-        with safe_open(path, framework="pt") as weights:
-            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    return shapes
 
 
 def check_space(output_path: Path, trained: int, processes: int, saves: int, keep_last: int) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from accelerate.utils.memory import clear_device_cache
 from diffsynth.models.wan_video_dit import WanModel
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from motion_depth.batch import Sample, pack_targets
-from motion_depth.cache import CachedDataset, ClipCache
+from motion_depth.cache import CachedDataset, ClipCache, Missing
 from motion_depth.data import MotionDepthDataset, raise_load_errors
 from motion_depth.encoding import encode_missing
 from motion_depth.loader import encode
 from motion_depth.statistics import Statistics, measure
-from motion_depth.wan import ClipEncoder, load_pipeline
+from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
 from motion_depth.weights import WanFiles
 
+PROMPTS_AT_ONCE = 64  # handed from process to process; one has up to 4 MB
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
 
 
@@ -53,8 +56,10 @@ def prepare_data(
     dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
     datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
     if args.cache_path is None:
-        pipe = load_pipeline(files, ("text_encoder", "vae"), dtype, accelerator.device)
-        encoder, sources = ClipEncoder(pipe), [dataset for dataset, _ in datasets]
+        prompts = sorted({row["prompt"] for dataset, _ in datasets for row in dataset.data})
+        contexts = encode_for_all(accelerator, files, prompts, dtype)
+        encoder = ClipEncoder(load_pipeline(files, ("vae",), dtype, accelerator.device), contexts)
+        sources = [dataset for dataset, _ in datasets]
     else:
         caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
         sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
@@ -87,19 +92,48 @@ def fill_caches(
     found = broadcast_object_list([found])[0]
     for missing in found:
         accelerator.print(missing.summary)
-    if any(found):
-        needed = {"vae": any(missing.clips for missing in found), "text_encoder": any(m.prompts for m in found)}
-        pipe = load_pipeline(files, [part for part, wanted in needed.items() if wanted], dtype, accelerator.device)
-        for (cache, _), missing in zip(caches, found, strict=True):
-            encode_missing(
-                cache, missing, ClipEncoder(pipe), accelerator.process_index, accelerator.num_processes, workers,
-                progress=accelerator.is_main_process,
-            )  # fmt: skip
-        del pipe
-        gc.collect()
-        torch.cuda.empty_cache()
+    # Prompts are few: only one process loads the text encoder, and nobody has it beside the VAE.
+    if accelerator.is_main_process:
+        _encode(accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], files, dtype)
+    _encode(accelerator, "vae", caches, [replace(each, prompts=[]) for each in found], files, dtype, workers)
     accelerator.wait_for_everyone()
     return [CachedDataset(cache) for cache, _ in caches]
+
+
+def _encode(
+    accelerator: Accelerator,
+    part: str,
+    caches: Sequence[tuple[ClipCache, Iterable[int]]],
+    found: Sequence[Missing],
+    files: WanFiles,
+    dtype: torch.dtype,
+    workers: int = 0,
+) -> None:
+    """Encodes what is missing of each cache with one part of the model, which is loaded only for that."""
+    if not any(found):
+        return
+    encoder = ClipEncoder(load_pipeline(files, (part,), dtype, accelerator.device))
+    for (cache, _), missing in zip(caches, found, strict=True):
+        encode_missing(
+            cache, missing, encoder, accelerator.process_index, accelerator.num_processes, workers,
+            progress=accelerator.is_main_process,
+        )  # fmt: skip
+    del encoder
+    clear_device_cache(garbage_collection=True)
+
+
+def encode_for_all(
+    accelerator: Accelerator, files: WanFiles, prompts: Sequence[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Every prompt's context, on the CPU, in every process; only the main process ever has the text encoder."""
+    contexts = {}
+    if accelerator.is_main_process:
+        contexts = encode_prompts(files, prompts, dtype, accelerator.device)
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        several = prompts[start : start + PROMPTS_AT_ONCE]
+        (sent,) = broadcast_object_list([[contexts.get(prompt) for prompt in several]])
+        contexts.update(zip(several, sent, strict=True))
+    return contexts
 
 
 def make_cache(folder: Path, dataset: MotionDepthDataset, files: WanFiles, dtype: torch.dtype) -> ClipCache:

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motion_depth.heads import DitFeatures, MotionDepthHeads, example_features
 from motion_depth.losses import flow_matching_loss
-from motion_depth.weights import WanFiles, quiet
+from motion_depth.weights import WanFiles, quiet, recognised_by_shapes
 
 SIZE_FACTOR = 32  # height and width: VAE 16 times patch 2
 TEXT_TOKENS = 512  # length to which the pipeline pads a prompt, with zeros after the text encoder
@@ -38,7 +38,7 @@ def load_pipeline(
     tokenizer = ModelConfig(path=str(files.tokenizer)) if "text_encoder" in parts else None
     if torch.device(device).type == "cpu":
         device = "cpu"  # with several processes accelerate calls it cpu:0, which safetensors does not know
-    with quiet():
+    with quiet(), recognised_by_shapes():
         pipe = WanVideoPipeline.from_pretrained(
             torch_dtype=torch_dtype,
             device=device,
@@ -54,7 +54,7 @@ def load_pipeline(
 class ClipEncoder:
     """VAE and text encoder: frames and prompts to latents and contexts, as the pipeline's own units do it.
 
-    A prompt is encoded once and kept. Everything stays on the pipeline's device.
+    A prompt is encoded once and kept. Results are on the pipeline's device.
 
     Args:
         pipe: with the VAE, or the text encoder, or both.
@@ -63,7 +63,7 @@ class ClipEncoder:
 
     def __init__(self, pipe: WanVideoPipeline, contexts: Mapping[str, Tensor] | None = None):
         self.pipe = pipe
-        self._contexts = {prompt: context.to(pipe.device) for prompt, context in (contexts or {}).items()}
+        self._contexts = dict(contexts or {})
 
     @torch.no_grad()
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class ClipEncoder:
             ids, mask = pipe.tokenizer(prompt, return_mask=True, add_special_tokens=True)
             context = pipe.text_encoder(ids.to(pipe.device), mask.to(pipe.device))
             self._contexts[prompt] = context[0, : int(mask.sum())].to(pipe.torch_dtype)
-        return self._contexts[prompt]
+        return self._contexts[prompt].to(self.pipe.device, non_blocking=True)
 
 
 def encode_prompts(

@@ -1,4 +1,7 @@
-"""Where a WAN model's weights lie, and whether they are the right ones; nothing is loaded here but headers."""
+"""Where a WAN model's weights lie, and whether they are the right ones.
+
+Nothing is loaded here: names and shapes come from the headers of safetensors files and from the index of .pth archives.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from diffsynth.configs import MODEL_CONFIGS
-from diffsynth.core import ModelConfig, hash_model_file
+from diffsynth.core import ModelConfig, hash_state_dict_keys, load_state_dict
+from diffsynth.models import model_loader
 from safetensors import safe_open
 
 from motion_depth.tiny import register_model_configs
@@ -112,7 +117,8 @@ class WanFiles:
                 if not path.is_file():
                     raise ValueError(f"{flag}: {path} does not exist")
             register_model_configs(paths[0].parent)
-            found[_model_part(paths, flag)] = paths
+            part, _ = _recognise(paths, flag)
+            found[part] = paths
         missing = [part for part in MODEL_FILES if part not in found]
         if missing:
             raise ValueError(f"{flag}: no file of it is the {', '.join(missing)}; found {sorted(found)}")
@@ -172,37 +178,66 @@ def _download(model_id: str, pattern: str) -> str | list[str]:
     return config.path
 
 
-def _model_part(paths: list[Path], flag: str) -> str:
-    """Which part of the model a file is, by the library's table of hashes."""
+def read_shapes(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Every tensor of some files by name, without its data (device "meta"); bytes of tensors are not read.
+
+    Only the .pth files of torch before 1.6, which are no archives, are read as a whole.
+    """
+    shapes = {}
+    for path in paths:
+        if path.suffix != ".safetensors":
+            shapes |= load_state_dict(str(path), device="meta")
+            continue
+        with safe_open(path, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (it is not a dict)
+                shapes[name] = torch.empty(weights.get_slice(name).get_shape(), device="meta")
+    return shapes
+
+
+@contextlib.contextmanager
+def recognised_by_shapes() -> Iterator[None]:
+    """Inside, the library's loader tells what a file is from its index, and loads it once instead of twice."""
+    original = model_loader.hash_model_file
+
+    def hash_model_file(path: str | list[str]) -> str:
+        return hash_state_dict_keys(read_shapes([Path(each) for each in ([path] if isinstance(path, str) else path)]))
+
+    model_loader.hash_model_file = hash_model_file
     try:
-        digest = hash_model_file([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
+        yield
+    finally:
+        model_loader.hash_model_file = original
+
+
+def _recognise(paths: Sequence[Path], flag: str) -> tuple[str, dict]:
+    """Which part of the model files are, and the library's arguments of it, by the library's table of hashes."""
+    try:
+        digest = hash_state_dict_keys(read_shapes(paths))
     except Exception as error:  # truncated or foreign: safetensors and torch raise different kinds
-        raise ValueError(f"{flag}: {paths[0]} cannot be read as weights ({error})") from None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{flag}: {paths[0]} cannot be read as weights ({reason})") from None
     for entry in MODEL_CONFIGS:
         if entry["model_hash"] == digest and (part := entry["model_name"].removeprefix("wan_video_")) in MODEL_FILES:
-            return part
+            return part, entry.get("extra_kwargs", {})
     raise ValueError(f"{flag}: {paths[0]} is no WAN model that diffsynth knows (hash {digest})")
 
 
 def check_lora_targets(files: WanFiles, target_modules: Sequence[str]) -> None:
-    """Looks into the headers of the DiT's files for linear layers that end in each name.
+    """Looks among the DiT's tensors for linear layers that end in each name.
 
     Raises:
         ValueError: there is none for a name.
     """
-    layers: set[str] = set()
-    for path in files.dit:
-        with safe_open(path, framework="pt") as weights:
-            names = [name for name in weights.keys() if name.endswith(".weight")]  # noqa: SIM118 (it is not a dict)
-            layers |= {f".{name[:-7]}" for name in names if len(weights.get_slice(name).get_shape()) == 2}
+    shapes = read_shapes(files.dit).items()
+    layers = [f".{name[:-7]}" for name, value in shapes if name.endswith(".weight") and value.dim() == 2]
     if unknown := [target for target in target_modules if not any(name.endswith(f".{target}") for name in layers)]:
         raise ValueError(f"--lora_target_modules {','.join(unknown)}: no linear layer of the DiT ends in that name")
 
 
 def check_weights(files: WanFiles) -> dict[str, dict]:
-    """Reads the headers of the weights and returns the library's arguments of each part, such as the DiT's `dim`.
+    """Tells what the weights are and returns the library's arguments of each part, such as the DiT's `dim`.
 
-    Takes well under a second for safetensors, so it comes before anything is loaded.
+    Takes well under a second, so it comes before anything is loaded.
 
     Raises:
         ValueError: a file cannot be read, is another model, or the DiT is not of WAN2.2-TI2V's kind.
@@ -211,12 +246,9 @@ def check_weights(files: WanFiles) -> dict[str, dict]:
     for part in MODEL_FILES:
         paths = getattr(files, part)
         register_model_configs(paths[0].parent)
-        if paths[0].suffix != ".safetensors":
-            continue  # a pickle has no header; it is recognised while it loads
-        if (found := _model_part(paths, "model files")) != part:
+        found, arguments[part] = _recognise(paths, "model files")
+        if found != part:
             raise ValueError(f"{paths[0]} holds the {found}, expected the {part}")
-        digest = hash_model_file([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
-        arguments[part] = next(e.get("extra_kwargs", {}) for e in MODEL_CONFIGS if e["model_hash"] == digest)
     dit = arguments["dit"]
     if not (dit.get("seperated_timestep") and dit.get("fuse_vae_embedding_in_latents")):
         raise ValueError(
