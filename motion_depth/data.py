@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
@@ -19,6 +18,7 @@ from motion_depth.clips import (
     create_motion_data_operator,
     is_integer,
 )
+from motion_depth.csv_files import COLUMNS, read_csv
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
 
 __all__ = [
@@ -151,36 +151,15 @@ def read_metadata(path: str | Path) -> list[dict[str, str]]:
     Raises:
         ValueError: names the file and, from 1, the row below the header.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, strict=True) if line]
-    except OSError as error:
-        raise ValueError(f"{path}: not readable, expected a CSV ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: found text that is not UTF-8 ({error.reason} at byte {error.start})") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: not readable, expected a CSV ({error})") from None
-    columns = [name.strip() for name in lines[0]] if lines else []
-    if not {"video", "prompt"} <= set(columns) or len(set(columns)) < len(columns):
-        found = f"the columns {', '.join(columns)}" if columns else "an empty file"
-        raise ValueError(f"{path}: found {found}, expected video, prompt and, if you like, others, each once")
-    if len(lines) == 1:
+    _, rows = read_csv(path)
+    if not rows:
         raise ValueError(f"{path}: found no row below the header, expected one for each scene")
-    return [_metadata_row(path, number, columns, line) for number, line in enumerate(lines[1:], start=1)]
-
-
-def _metadata_row(path: str | Path, number: int, columns: list[str], fields: list[str]) -> dict[str, str]:
-    if len(fields) != len(columns):
-        raise ValueError(
-            f"{path} row {number}: found {len(fields)} fields, expected {len(columns)}; a prompt that contains a comma "
-            "must stand in double quotes"
-        )
-    row = dict(zip(columns, fields, strict=True))
-    for name in ("video", "prompt"):
-        row[name] = row[name].strip()
-        if not row[name]:
-            raise ValueError(f"{path} row {number}: found an empty {name}, expected a text")
-    return row
+    for number, row in enumerate(rows, start=1):
+        for name in COLUMNS:
+            row[name] = row[name].strip()
+            if not row[name]:
+                raise ValueError(f"{path} row {number}: found an empty {name}, expected a text")
+    return rows
 
 
 def _permutation(length: int, *seed: int) -> np.ndarray:

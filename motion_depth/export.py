@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from motion_depth.media import complete_file
+from motion_depth.files import complete_file
 
 MILLIMETRES = 1000.0
 FARTHEST_PNG = 65.535  # metres: the largest distance that 16 bits hold in millimetres

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from motion_depth.files import expect_file
+
 try:
     import kornia_rs
 except ImportError:  # no build for this machine: Pillow gives the same pixels, more slowly
@@ -98,7 +100,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 def _open_picture(path: Path, decode: bool) -> Image.Image:
     """The picture in its own mode, or only its size and mode. A broken file can raise anything in Pillow."""
     try:
-        with Image.open(path) as image:
+        with Image.open(expect_file(path)) as image:
             if decode:
                 image.load()
             return image
@@ -112,6 +114,7 @@ def _read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray
     Data are read, not mapped: a mapped file that shrinks would kill the process. `mmap_mode` is for the header alone.
     """
     try:
+        expect_file(path)
         array = None if mmap_mode else _read_plain_array(path)
         if array is None:
             array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
@@ -153,7 +156,7 @@ def _is_plain_png(path: Path, height: int, width: int) -> bool:
     """Whether a file begins as a PNG of this size in 8-bit RGB, not interlaced."""
     expected = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0)
     try:
-        with open(path, "rb", buffering=0) as file:
+        with expect_file(path).open("rb", buffering=0) as file:
             return file.read(len(expected)) == expected
     except OSError:
         return False

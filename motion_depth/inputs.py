@@ -6,7 +6,6 @@ turn comes. Axes: t frame, h w pixel.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip, resize_image
+from motion_depth.csv_files import read_csv
 from motion_depth.media import read_frames, read_picture
 from motion_depth.motion import cover_crop
 
@@ -89,13 +89,11 @@ def csv_jobs(
         ValueError: names the row.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--csv {path}: not readable, expected a CSV ({error})") from None
-    columns = set(rows[0]) if rows else set()
-    if "prompt" not in columns or len(columns & {"image", "video"}) != 1:
-        found = ", ".join(sorted(map(str, columns))) or "no row"
+        columns, rows = read_csv(path, needed=())
+    except ValueError as error:
+        raise ValueError(f"--csv {error}") from None
+    if "prompt" not in columns or len({"image", "video"} & set(columns)) != 1 or not rows:
+        found = ", ".join(columns) if rows else "no row"
         raise ValueError(f"--csv {path}: found {found}, expected the columns prompt and either image or video")
     source = "video" if "video" in columns else "image"
     if source == "video" and operator is None:
@@ -114,11 +112,8 @@ def _row_job(
     size: tuple[int, int],
     whole: bool,
 ) -> Job:
-    if None in row or None in row.values() or not row[source]:
-        raise ValueError(
-            f"--csv {path} row {position + 1}: expected one field for each column, a {source} among them; a prompt "
-            "that contains a comma must stand in double quotes"
-        )
+    if not row[source]:
+        raise ValueError(f"--csv {path} row {position + 1}: found an empty {source}, expected a text")
     stem = (row[source] if source == "video" else Path(row[source]).stem).strip("./").replace("/", "_")
     name, prompt = f"{position:04d}_{stem}", row["prompt"]
     try:

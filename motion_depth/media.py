@@ -1,8 +1,5 @@
 """Pictures and videos as files: written whole or not at all, read completely or refused."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -10,6 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from motion_depth.files import complete_file, expect_file
 from motion_depth.frame_files import IMAGE_MODES
 from motion_depth.scenes import FRAME_NUMBER
 
@@ -32,13 +30,14 @@ def write_video(path: str | Path, frames: np.ndarray | Tensor, fps: float) -> No
     tag = "scale=out_color_matrix=bt709,setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709"
     output = ["-crf", "16", "-vf", tag, "-movflags", "+faststart"]
     options = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 1, "quality": None}
-    with complete_file(Path(path)) as file:
+    with complete_file(path) as file:
         iio.imwrite(file, frames, plugin="FFMPEG", fps=fps, output_params=output, **options)
 
 
 def read_video(path: str | Path) -> np.ndarray:
     """All frames of a video, (t, h, w, 3) uint8. Raises ValueError if the file is none, or is cut off."""
     try:
+        expect_file(path)
         frames, header = iio.imread(path, plugin="FFMPEG"), iio.immeta(path, plugin="FFMPEG")
     except (OSError, IndexError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]  # ffmpeg's; all before is its banner
@@ -53,7 +52,7 @@ def read_video(path: str | Path) -> np.ndarray:
 def read_picture(path: str | Path) -> Image.Image:
     """A picture in RGB. Raises ValueError if the file is none, is cut off, or is of more than 8 bits a channel."""
     try:
-        with Image.open(path) as image:
+        with Image.open(expect_file(path)) as image:
             image.load()
     except Exception as error:  # a broken file can raise anything in Pillow
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
@@ -75,7 +74,8 @@ def read_frames(path: str | Path) -> np.ndarray:
     if not path.is_dir():
         return read_video(path)
     numbered: dict[int, Path] = {}
-    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES):
+    listed = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    for file in (file for file in listed if file.suffix.lower() in PICTURES):
         number = FRAME_NUMBER.search(file.stem)
         if number is None:
             raise ValueError(f"{file}: found no frame number, expected one at the end, as in frame_0007{file.suffix}")
@@ -95,17 +95,5 @@ def read_frames(path: str | Path) -> np.ndarray:
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write a picture (h, w, 3) uint8; there is no file before it is complete."""
-    with complete_file(Path(path)) as file:
+    with complete_file(path) as file:
         Image.fromarray(picture).save(file, format="PNG")
-
-
-@contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, renamed to `path` if all went well and removed if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

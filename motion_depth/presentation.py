@@ -5,7 +5,6 @@ Axes: t frame, h w pixel.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from motion_depth.colours import Maps
 from motion_depth.consistency import difference, self_consistency
 from motion_depth.evaluation import KEYS, metrics_of, score_frames, sigma_name
 from motion_depth.export import write_depth, write_depth_png, write_motion, write_ply
+from motion_depth.files import write_json
 from motion_depth.generation import Reading
-from motion_depth.media import complete_file, write_png, write_video
+from motion_depth.media import write_png, write_video
 from motion_depth.panels import PanelRow, reading_rows, spread_frames, strip, video
 
 
@@ -141,8 +141,7 @@ def export(folder: Path, shown: Shown, kinds: Sequence[str], frames: Sequence[in
 
 def write_run(folder: Path, record: dict) -> None:
     """run.json, the last file of a folder: where it is, everything else is."""
-    with complete_file(folder / "run.json") as file:
-        file.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / "run.json", record)
 
 
 def summary(measured: dict) -> str:

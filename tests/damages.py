@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ def copy(source: Path, target: Path) -> None:
     data = source.read_bytes()
     target.unlink(missing_ok=True)
     target.write_bytes(data)
+
+
+def replace(path: Path, make: Callable[[Path], object]) -> None:
+    """Something else in place of a file."""
+    path.unlink()
+    make(path)
 
 
 def save(path: Path, array: np.ndarray, **options: object) -> None:
@@ -154,6 +161,12 @@ DAMAGES = [
     Damage("a picture is cut off", lambda s: cut(file(s, RGB), 0.5), "rgb_file", "rgb_0009.png: not readable"),
     Damage("a picture is empty", lambda s: cut(file(s, RGB), 0), "rgb_file", "rgb_0009.png: not readable"),
     Damage(
+        "a picture is a pipe",
+        lambda s: replace(file(s, RGB), os.mkfifo),
+        "rgb_file",
+        "rgb_0009.png: not readable, expected an RGB picture (NotAFile: it is a named pipe",
+    ),
+    Damage(
         "a picture in 16-bit grey",
         lambda s: paint(s, lambda p: p[..., 0].astype(np.uint16) * 256, [FRAME]),
         "rgb_file",
@@ -178,6 +191,18 @@ DAMAGES = [
         "motion_vectors_0009.npy: not readable, expected an npy array",
     ),
     Damage(
+        "a motion file is a folder",
+        lambda s: replace(file(s, MOTION), Path.mkdir),
+        "motion_vectors_file",
+        "motion_vectors_0009.npy: not readable, expected an npy array (NotAFile: it is a folder",
+    ),
+    Damage(
+        "a motion file is a link to nothing",
+        lambda s: replace(file(s, MOTION), lambda path: path.symlink_to("gone.npy")),
+        "motion_vectors_file",
+        "motion_vectors_0009.npy: not readable, expected an npy array (NotAFile: it is a link to gone.npy, which is",
+    ),
+    Damage(
         "motion in integers",
         lambda s: change(s, MOTION, lambda m: m.astype(np.int16), [FRAME]),
         "motion_vectors_file",
@@ -200,6 +225,12 @@ DAMAGES = [
         lambda s: cut(file(s, DEPTH), 0.9),
         "distance_to_camera_file",
         "distance_to_camera_0009.npy: not readable",
+    ),
+    Damage(
+        "depth is a pipe",
+        lambda s: replace(file(s, DEPTH), os.mkfifo),
+        "distance_to_camera_file",
+        "distance_to_camera_0009.npy: not readable, expected an npy array (NotAFile: it is a named pipe",
     ),
     Damage(
         "depth of pickled objects", object_array, "distance_to_camera_file", "distance_to_camera_0009.npy: not readable"

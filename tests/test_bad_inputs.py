@@ -94,6 +94,11 @@ def write(name: str, text: str) -> Callable[[Inputs], None]:
     return lambda inputs: (inputs.root / name).write_text(text) and None
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def cut(path: Path, size: int = 40) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
@@ -164,6 +169,9 @@ DATA = {
     "csv without prompt": (write("my.csv", "video\na\n"), "my.csv: found the columns video"),
     "csv with an empty prompt": (write("my.csv", "video,prompt\na,\n"), "my.csv row 1: found an empty prompt"),
     "csv with a comma too many": (write("my.csv", "video,prompt\na,b,c\n"), "my.csv row 1: found 3 fields"),
+    "csv with a column twice": (write("my.csv", "video,prompt,prompt\na,b,c\n"), "others, each once"),
+    "csv is a pipe": (lambda i: pipe(i.csv), "my.csv: not readable, expected a CSV (it is a named pipe"),
+    "csv is a folder": (lambda i: i.csv.unlink() or i.csv.mkdir(), "my.csv: not readable, expected a CSV (it is a fo"),
     "csv of bytes": (lambda i: i.csv.write_bytes(b"video,prompt\na,\xff\n") and None, "text that is not UTF-8"),
     "unknown scene": (write("my.csv", "video,prompt\nc,A ball.\n"), "row 1: {root}/data/c: there is no such scene"),
     "scene above the folder": (write("my.csv", "video,prompt\n../data/a,x\n"), "row 1: scene '../data/a'"),
@@ -197,6 +205,11 @@ DATA = {
     ),
     "depth in integers": (
         save_npy("distance_to_camera", 5, np.zeros((64, 96), np.int32)), "0005.npy: found type int32"
+    ),
+    "depth is a pipe": (lambda i: pipe(i.file("distance_to_camera", 5)), "0005.npy: not readable, expected an npy"),
+    "picture is a pipe": (lambda i: pipe(i.file("rgb", 5)), "step_0005.png: not readable, expected an RGB picture"),
+    "first picture leads nowhere": (
+        lambda i: i.file("rgb", 0).unlink() or i.file("rgb", 0).symlink_to("gone"), "it is a link to gone, which is not"
     ),
     "pickled depth": (
         lambda i: np.save(i.file("distance_to_camera", 5), np.array([print], object), allow_pickle=True),

@@ -1,6 +1,7 @@
 """tools/make_metadata.py: what it finds, what it writes, and that it keeps what a person wrote."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -96,13 +97,30 @@ def test_edits_further_columns_and_order_survive_and_new_scenes_follow(base, out
     assert (output.stat().st_mtime_ns, output.read_bytes()) == before
 
 
+def test_a_linked_list_is_written_where_the_link_leads(base, output, tmp_path):
+    assert run(base, output) == 0
+    real = tmp_path / "elsewhere/real.csv"
+    real.parent.mkdir()
+    real.write_text(output.read_text().replace("A ball and a ramp.", "Mine.", 1))
+    real.chmod(0o640)
+    output.unlink()
+    output.symlink_to("../elsewhere/real.csv")
+    write_scene(base / "new")
+    assert run(base, output) == 0
+    assert output.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert len(rows_of(real)) == len(NAMES) + 1
+    assert "Mine." in real.read_text()
+    assert [path.name for path in real.parent.iterdir()] == ["real.csv"]
+
+
 def test_a_row_in_another_spelling_is_not_listed_twice(base, output):
     output.parent.mkdir()
-    output.write_text(f"\ufeffvideo,prompt\n./{NAMES[0]}/,Mine.\n")  # as a spreadsheet program saves it
+    output.write_text(f"\ufeffvideo, prompt\n ./{NAMES[0]}/,Mine.\n")  # as a spreadsheet program saves it
     assert run(base, output) == 0
     rows = rows_of(output)
     assert len(rows) == len(NAMES)
-    assert rows[0] == {"video": f"./{NAMES[0]}/", "prompt": "Mine."}
+    assert rows[0] == {"video": f" ./{NAMES[0]}/", "prompt": "Mine."}
 
 
 def test_the_split_is_by_scene_repeatable_and_covers_everything(base, output):
@@ -158,15 +176,31 @@ def broken_scene(base: Path, output: Path) -> None:
     [
         (gone, (), "1 rows name a folder that is no scene under .*: test_away/env_0/0/0"),
         (broken_scene, (), "2 of 4 scenes cannot be used:\n(?s:.*)motion_vectors(?s:.*)step_0000.png"),
-        (lambda _, output: output.write_text("file,prompt\n"), (), "expected the columns video and prompt, found file"),
-        (lambda _, output: output.write_text(""), (), "expected the columns video and prompt"),
+        (
+            lambda _, output: output.write_text("file,prompt\n"),
+            (),
+            "found the columns file, prompt, expected video, prompt",
+        ),
+        (lambda _, output: output.write_text(""), (), "found an empty file, expected video, prompt"),
+        (
+            lambda _, output: output.write_text(f"video,prompt,note,note\n{NAMES[0]},A ball.,mine,yours\n"),
+            (),
+            "found the columns video, prompt, note, note, expected .* each once",
+        ),
+        (
+            lambda _, output: output.write_text(f"video,prompt, prompt\n{NAMES[0]},A ball.,Mine.\n"),
+            (),
+            "expected .* each once",
+        ),
+        (lambda _, output: os.mkfifo(output), (), "it is a named pipe, expected a file"),
+        (lambda _, output: output.symlink_to("/dev/null"), (), "it is a device, expected a file"),
         (
             lambda _, output: output.write_text(f"video,prompt\n{NAMES[0]},A ball, rolling.\n"),
             (),
-            "row 1 has 3 fields, expected 2; .* double quotes",
+            "row 1: found 3 fields, expected 2; .* double quotes",
         ),
         (lambda _, output: output.write_bytes(b"video,prompt\n\xff,\xfe\n"), (), "not UTF-8"),
-        (lambda _, output: output.write_text('video,prompt\n"a,b\n'), (), "not a readable CSV"),
+        (lambda _, output: output.write_text('video,prompt\n"a,b\n'), (), "not readable, expected a CSV"),
         (lambda _, output: output.mkdir(), (), "is a folder"),
         (None, ("--val_scenes", 4), "--val_scenes 4: expected 1 to 3"),
         (None, ("--val_scenes", 0), "--val_scenes 0: expected 1 to 3"),

@@ -25,13 +25,14 @@ import argparse
 import csv
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from motion_depth.csv_files import COLUMNS, read_csv
+from motion_depth.files import expect_file, write_whole
 from motion_depth.prompts import make_prompt
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
 
@@ -58,30 +59,9 @@ def survey(base_path: Path) -> list[SceneIndex]:
     return found
 
 
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a CSV, all text as it stands there. Raises ValueError naming the row that is wrong."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file, strict=True) if line]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a readable CSV ({error})") from None
-    if not lines or not {"video", "prompt"} <= set(lines[0]):
-        raise ValueError(f"{path}: expected the columns video and prompt, found {', '.join(lines[0] if lines else [])}")
-    columns = lines[0]
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(columns):
-            raise ValueError(
-                f"{path}: row {number} has {len(line)} fields, expected {len(columns)}; a prompt that contains a comma "
-                "must stand in double quotes"
-            )
-    return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
-
-
 def scene_of(row: dict[str, str]) -> str:
     """The row's scene as find_scenes writes it, however it stands in the CSV ("./a/b/" -> "a/b")."""
-    return str(PurePosixPath(row["video"]))
+    return str(PurePosixPath(row["video"].strip()))
 
 
 def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
@@ -90,7 +70,7 @@ def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[s
     Returns (columns, rows, names of the scenes that are new). A row whose scene is not there is a ValueError: it is
     never dropped, and a training job would fail on it.
     """
-    columns, rows = read_rows(path) if path.exists() else (["video", "prompt"], [])
+    columns, rows = read_csv(path) if path.exists() else (list(COLUMNS), [])
     found = {index.scene for index in scenes}
     listed = {scene_of(row) for row in rows}
     if gone := [row["video"] for row in rows if scene_of(row) not in found]:
@@ -135,26 +115,15 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, str]]) -> No
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    data = text.getvalue().encode()
-    if path.exists() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if not path.exists() or expect_file(path).read_bytes() != text.getvalue().encode():
+        write_whole(path, text.getvalue())
 
 
 def replaced_prompts(path: Path, rows: list[dict[str, str]]) -> int:
     """How many prompts of an older split file differ from those that now take their place."""
     if not path.exists():
         return 0
-    _, before = read_rows(path)
+    _, before = read_csv(path)
     return len({(row["video"], row["prompt"]) for row in before} - {(row["video"], row["prompt"]) for row in rows})
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from motion_depth.files import file_size
 from motion_depth.findings import Finding
 from motion_depth.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
 from motion_depth.scenes import list_scene
@@ -104,7 +105,7 @@ def _check_scene(base_path: str | Path, scene: str, frame_offset: int) -> _Check
 
 
 def _check_headers(checked: _Checked, kind: str, files: list[Path], size: tuple[int, int]) -> None:
-    lengths = {path: path.stat().st_size for path in files}
+    lengths = {path: file_size(path) for path in files}
     if kind == RGB:
         chosen = {files[0], files[len(files) // 2], files[-1]} | {path for path in files if not lengths[path]}
         for path in sorted(chosen):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
+from motion_depth.files import expect_file, write_whole
 from motion_depth.frame_files import MOTION
 from motion_depth.motion import MotionConvention
 
@@ -99,12 +100,7 @@ def write_record(
         "warnings": warnings,
         "scenes": dict(prints),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
@@ -151,7 +147,7 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
 def _read(path: Path) -> dict | None:
     """A record's content; None if it is not one of this version."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(expect_file(path).read_text())
         if content["version"] != VERSION or not isinstance(content["scenes"], dict):
             return None
         _record(path, content, ())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from motion_depth.csv_files import column_names, column_problem, field_problem, parse_csv
+from motion_depth.files import expect_file
 from motion_depth.findings import Finding, Severity
 
 MAX_TOKENS = 512  # WAN's text encoder cuts what is longer, without a word
@@ -25,22 +26,21 @@ def check_rows(
     Raises ValueError if there is no such file.
     """
     try:
-        data = path.read_bytes()
+        data = expect_file(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: not readable, expected a CSV ({error.strerror})") from None
     found = _Findings(path)
     lines = _read_lines(data, found)
     if not lines:
         return [], found.findings
-    columns = [name.strip() for name in lines[0]]
-    if not {"video", "prompt"} <= set(columns) or len(set(columns)) < len(columns):
-        found("csv_columns", f"found the columns {', '.join(columns)}, expected video, prompt and others, each once")
+    columns = column_names(lines)
+    if problem := column_problem(columns):
+        found("csv_columns", problem)
         return [], found.findings
     rows = []
     for number, line in enumerate(lines[1:], start=1):
         if len(line) != len(columns):
-            message = f"found {len(line)} fields, expected {len(columns)}; a prompt with a comma must stand in quotes"
-            found("csv_fields", message, number)
+            found("csv_fields", field_problem(line, columns), number)
             continue
         row = {name: field.strip() for name, field in zip(columns, line, strict=True)}
         rows.append(row)
@@ -64,10 +64,9 @@ class _Findings:
 
 def _read_lines(data: bytes, found: _Findings) -> list[list[str]]:
     """The CSV's lines that are not empty, the header first; text that is not UTF-8 is replaced, and found."""
-    # Undecodable bytes travel as lone surrogates, so that the row that they stand in can be named.
-    text = data.decode("utf-8-sig", errors="surrogateescape")
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        # Undecodable bytes travel as lone surrogates, so that the row that they stand in can be named.
+        lines = parse_csv(data, errors="surrogateescape")
     except csv.Error as error:
         found("csv_broken", f"not readable, expected a CSV ({error})")
         return []
