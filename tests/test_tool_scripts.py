@@ -1,6 +1,7 @@
 """The tools' shell scripts: how setup.sh builds, what run.sh, demo.sh, ablate.sh and scale.sh hand on."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -111,6 +112,59 @@ def test_the_demo_runs_both_stage_scripts_as_they_are(project, tmp_path):
         f"{STAGES[1].name} 0 d/stage1 5 d/train.csv d/tiny_wan d/stage1",
         f"{STAGES[2].name} 0 d/stage2 6 d/train.csv d/tiny_wan d/stage1",
     ]
+
+
+FRESH_PYTHON = """#!/bin/sh
+case "$1 $2 $#" in
+"-m venv 3") mkdir -p "$3/bin" && touch "$3/pyvenv.cfg" && cp "$0" "$3/bin/python" ;;
+"-m pip "*)
+    [ "$3" = install ] || exit 0
+    echo "WARNING: a remark of pip" >&2
+    exit ${FAILING_PIP:-0} ;;
+"-c import platform; "*) echo 3.12.0 ;;
+"-c "*) ;;
+"-  1") ;;
+"- "*) echo requirements ;;
+*) echo "$0" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("asked", [{}, {"PYTHON": "python3.12"}])
+@pytest.mark.parametrize("first", ["tools/demo.sh", "tests/run.sh"])
+def test_each_command_of_the_readme_can_be_the_very_first(project, tmp_path, first, asked):
+    """After `git clone`: no environment there and none named, from another folder, in a path with spaces."""
+    there = project.rename(tmp_path / "my project")
+    for script in STAGES.values():
+        write_script(there / script.name, f'"$PYTHON" {script.name}')
+    for name in ("python3", "python3.12"):
+        write_script(tmp_path / "bin" / name, FRESH_PYTHON)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    done = shell(there / first, cwd=tmp_path, PATH=path, **asked)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    made, _, ready, *others = [line for line in done.stdout.splitlines() if line and not line.startswith("==")]
+    assert (made, ready) == (
+        f"Making the Python environment {there}/.venv ...",
+        f"Python environment {there}/.venv is ready.",
+    )
+    runs = [line for line in others if line == f"{there}/.venv/bin/python"]
+    assert len(runs) == (10 if first == "tools/demo.sh" else 1)
+    assert not [line for line in others if "/bin/python" in line and line not in runs]
+
+
+def test_what_pip_says_is_shown_only_if_it_fails(project, tmp_path):
+    write_script(tmp_path / "bin/python3", FRESH_PYTHON)
+    settings = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": tmp_path}
+    done = shell(project / "tools/setup.sh", cwd=tmp_path, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    (project / ".venv/.requirements.sha256").unlink()
+    done = shell(project / "tools/setup.sh", cwd=tmp_path, FAILING_PIP=1, **settings)
+    assert done.returncode == 2
+    first, last = done.stderr.splitlines()
+    assert first == "WARNING: a remark of pip"
+    assert last.startswith("error: pip could not install requirements-dev.txt")
+    assert not list(tmp_path.glob("tmp.*"))
 
 
 def test_a_row_of_the_ablations_trains_with_the_given_flags_on_the_demos_scenes(project, tmp_path):

@@ -3,6 +3,7 @@
 #
 #   bash tools/demo.sh
 #   DEMO_DIR=/data/demo STAGE1_STEPS=2000 bash tools/demo.sh
+#   PYTHON=python3.12 bash tools/demo.sh       # the Python that tools/setup.sh makes the environment with
 #
 # Needs no GPU, weights or dataset: scenes are simulated and rendered here, and the model has WAN2.2-TI2V-5B's shape at
 # a tiny size. The two stage scripts run as they are; only their settings differ from the reference job's. Run again, it
@@ -10,40 +11,46 @@
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+SCENES="${SCENES:-all}"                    # kinds of scenes; ball_collide must be among them, the panel shows it
 TRAIN_VARIATIONS="${TRAIN_VARIATIONS:-12}" # scenes of each kind to train on
+TRAIN_FRAMES="${TRAIN_FRAMES:-29}"         # frames of a scene
+HELDOUT_FRAMES="${HELDOUT_FRAMES:-33}"
 STAGE1_STEPS="${STAGE1_STEPS:-500}"        # iterations
 STAGE2_STEPS="${STAGE2_STEPS:-40}"
+WARMUP="${LR_WARMUP_STEPS:-}"              # updates; empty: a tenth of each stage's steps
 
+bash "$ROOT/tools/setup.sh"
+unset PYTHON # it was to make the environment with; from here on it is the environment's own
 # shellcheck source=tools/demo_settings.sh
 source "$ROOT/tools/demo_settings.sh"
+SECONDS=0
 
 heading() {
     printf '\n== %s (%d min %02d s)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-bash "$ROOT/tools/setup.sh"
-SECONDS=0
-
+read -ra kinds <<<"$SCENES"
 scenes() { # $1 = train or heldout, $2 = seed, $3 = variations, $4 = frames
-    "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --seed "$2" --variations "$3" \
-        --height "$HEIGHT" --width "$WIDTH" --num_frames "$4"
+    "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --scenes "${kinds[@]}" --seed "$2" \
+        --variations "$3" --height "$HEIGHT" --width "$WIDTH" --num_frames "$4"
     "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
 }
 
 heading "Scenes to train on"
-scenes train 0 "$TRAIN_VARIATIONS" 29
+scenes train 0 "$TRAIN_VARIATIONS" "$TRAIN_FRAMES"
 heading "Scenes to hold out"
-scenes heldout 1 1 33
+scenes heldout 1 1 "$HELDOUT_FRAMES"
 
 heading "A tiny model in the shape of WAN2.2-TI2V-5B"
 "$PYTHON" "$ROOT/tools/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
 
 heading "Stage 1"
 OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-$HEADS_LEARNING_RATE}" \
-    bash "$ROOT/train_wan22_stage1_heads.sh"
+    LR_WARMUP_STEPS="${WARMUP:-$((STAGE1_STEPS / 10))}" bash "$ROOT/train_wan22_stage1_heads.sh"
 heading "Stage 2"
 OUTPUT_PATH="$DEMO_DIR/stage2" MAX_STEPS="$STAGE2_STEPS" LEARNING_RATE="${LEARNING_RATE:-1e-4}" \
-    LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-1e-4}" bash "$ROOT/train_wan22_stage2_lora.sh"
+    LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-1e-4}" LR_WARMUP_STEPS="${WARMUP:-$((STAGE2_STEPS / 10))}" \
+    bash "$ROOT/train_wan22_stage2_lora.sh"
 
 heading "What the model knows of scenes that it was not trained on"
 if [[ ! -e "$DEMO_DIR/evaluation/metrics.json" ]]; then

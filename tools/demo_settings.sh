@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What tools/demo.sh and tools/ablate.sh set for the stage scripts: the demo's scenes, a small model, small clips.
+# What tools/demo.sh, ablate.sh and scale.sh set for the stage scripts: the demo's scenes, a small model, small clips.
 #
 #   source tools/demo_settings.sh
 #
@@ -17,4 +17,4 @@ export LR_SCHEDULER="${LR_SCHEDULER:-cosine}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS
 export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-2}"
 export SAVE_STEPS="${SAVE_STEPS:-200}" KEEP_LAST="${KEEP_LAST:-1}" WANDB_MODE="${WANDB_MODE:-offline}"
 export VENV="${VENV:-$ROOT/.venv}"
-export PYTHON="$VENV/bin/python"
+export PYTHON="${PYTHON:-$VENV/bin/python}"

@@ -34,6 +34,7 @@ if [[ -z "${DATASET_BASE_PATH:-}" ]]; then
     }
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}"
+export LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-0}" # what is learned is thrown away
 FOLDER="$(mktemp -d)"
 trap 'rm -rf "$FOLDER"' EXIT
 

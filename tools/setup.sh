@@ -86,14 +86,25 @@ if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 require_python "$VENV/bin/python" "the Python of $VENV"
 
+pip_install() { # shows what pip says on the way only if it fails: warnings of every run tell the user nothing
+    local said status=0
+    said="$(mktemp)"
+    # shellcheck disable=SC2064 # the value of now
+    trap "rm -f '$said'" EXIT
+    "$VENV/bin/python" -m pip install --quiet "$@" 2>"$said" || status=$?
+    ((status == 0)) || cat "$said" >&2
+    rm -f "$said"
+    return "$status"
+}
+
 echo "Installing requirements into $VENV (a few minutes the first time) ..."
 rm -f "$STAMP"
-"$VENV/bin/python" -m pip install --quiet -r "$ROOT/requirements-dev.txt" ||
+pip_install -r "$ROOT/requirements-dev.txt" ||
     fail "pip could not install requirements-dev.txt into $VENV; its message stands above"
 mapfile -t broken < <(broken_packages)
 if ((${#broken[@]})); then
     echo "Repairing packages that an interrupted installation left incomplete: ${broken[*]}"
-    "$VENV/bin/python" -m pip install --quiet --force-reinstall --no-deps "${broken[@]}" ||
+    pip_install --force-reinstall --no-deps "${broken[@]}" ||
         fail "pip could not repair ${broken[*]}; delete $VENV and run this again"
 fi
 requirements_hash "$VENV/bin/python" >"$STAMP"
