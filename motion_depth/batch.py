@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from motion_depth.data import FAR_DEPTH, MotionDepthClip
+from motion_depth.data import MotionDepthClip
 from motion_depth.losses import Targets
 from motion_depth.noise import NoiseMixture, clip_frames, clip_noise, clip_sigma
 
@@ -46,15 +46,7 @@ class Sample:
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
     """A clip's targets in float16, unbatched; a compact clip's are there already."""
-    if clip.depth.dtype == torch.float16:
-        return Targets(clip.motion, clip.motion_valid, clip.depth, clip.depth_valid)
-    depth_valid = clip.depth_valid & (clip.depth < FAR_DEPTH)
-    return Targets(
-        motion=clip.motion.half(),
-        motion_valid=clip.motion_valid,
-        depth=torch.where(depth_valid, clip.depth, 0.0).half(),
-        depth_valid=depth_valid,
-    )
+    return Targets(clip.motion.half(), clip.motion_valid, clip.depth.half(), clip.depth_valid)
 
 
 def reduce_item(item: dict) -> Sample:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from motion_depth import motion
-from motion_depth.batch import FAR_DEPTH, Sample, pack_targets
+from motion_depth.batch import Sample, pack_targets
 from motion_depth.data import (
     LoadError,
     LoadImageSequenceWithMotionWrapper,
@@ -34,10 +34,11 @@ from motion_depth.data import (
     SceneIndex,
 )
 from motion_depth.entries import Entry
+from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH
 from motion_depth.losses import Targets
 from motion_depth.packing import unpack_maps
 
-FORMAT = 1  # of the entries; another number makes every entry anew
+FORMAT = 2  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
 
 
@@ -219,7 +220,8 @@ def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tup
 def target_rules() -> dict[str, Any]:
     """The constants that decide which targets are valid; whoever changes one gets other targets."""
     numbers = {name: value for name, value in vars(motion).items() if name.isupper() and isinstance(value, int | float)}
-    return {**{f"motion.{name}": value for name, value in numbers.items()}, "batch.FAR_DEPTH": FAR_DEPTH}
+    depths = {"frame_files.NEAR_DEPTH": NEAR_DEPTH, "frame_files.FAR_DEPTH": FAR_DEPTH}
+    return {f"motion.{name}": value for name, value in numbers.items()} | depths
 
 
 def _targets(tensors: Mapping[str, Tensor]) -> Targets:

@@ -26,15 +26,14 @@ from motion_depth.resting import FrameFiles, compose_files
 from motion_depth.scenes import SceneIndex, index_scene
 
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
-# Targets travel as float16: 0.05 % of a depth, 0.004 px of an 8 px motion. Depth beyond its range means nothing there.
-FAR_DEPTH = 60_000.0  # metres
 
 
 @dataclass
 class MotionDepthClip:
     """A clip with its targets; tensors of one length T and one size H, W, checked on construction.
 
-    A compact clip has its two maps in float16 (`LoadImageSequenceWithMotionWrapper.read`).
+    A compact clip has its two maps in float16 (`LoadImageSequenceWithMotionWrapper.read`): 0.05 % of a depth, 0.004 px
+    of an 8 px motion.
 
     Attributes:
         frames: (T, H, W, 3) uint8.
@@ -42,7 +41,7 @@ class MotionDepthClip:
             where it is invalid.
         motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame.
         depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
-        depth_valid: (T, H, W) bool.
+        depth_valid: (T, H, W) bool, False where nothing is there (`frame_files.is_there`).
         frame_ids: (T,) int64, the frame numbers of the files.
         scene: the CSV's `video`.
     """
@@ -106,7 +105,7 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         return self.read(scene, window)
 
     def read(self, scene: str, window: int, compact: bool = False) -> MotionDepthClip:
-        """As a call. Compact: the maps in float16, without depth from FAR_DEPTH on, and in memory that processes share.
+        """As a call. Compact: the maps in float16, and in memory that processes share.
 
         A loader's worker hands such a clip over without a copy, and it is half as large.
         """
@@ -185,14 +184,8 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         clip.motion[t].view(2, -1).index_copy_(1, points, flow.to(clip.motion.dtype))
 
     def _put_depth(self, clip: MotionDepthClip, t: int, depth: np.ndarray, crop: CoverCrop) -> None:
-        depth = crop.nearest(torch.from_numpy(depth)).numpy()
-        there = depth > 0
-        if clip.depth.dtype == torch.float16:
-            there &= depth < FAR_DEPTH
-            if not there.all():
-                depth = np.where(there, depth, np.float32(0))
-        clip.depth[t] = torch.from_numpy(depth)
-        clip.depth_valid[t] = torch.from_numpy(there)
+        clip.depth[t] = crop.nearest(torch.from_numpy(depth))
+        clip.depth_valid[t] = clip.depth[t] > 0
 
     def _steps(self, index: SceneIndex, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
         """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""

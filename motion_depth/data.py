@@ -12,7 +12,6 @@ import numpy as np
 from diffsynth.core.data.unified_dataset import UnifiedDataset
 
 from motion_depth.clips import (
-    FAR_DEPTH,
     LoadImageSequenceWithMotionWrapper,
     MotionDepthClip,
     create_motion_data_operator,
@@ -22,7 +21,6 @@ from motion_depth.csv_files import COLUMNS, read_csv
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
 
 __all__ = [
-    "FAR_DEPTH",
     "ClipId",
     "LoadError",
     "LoadImageSequenceWithMotionWrapper",

@@ -26,6 +26,10 @@ RGB, MOTION, DEPTH = "rgb", "motion_vectors", "distance_to_camera"
 # What Pillow turns into 8-bit RGB without losing range; 16-bit grey, for one, would be clipped.
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1")
 HEADER_BYTES = 128  # of an npy file, with numpy's usual padding
+# Metres between which a distance is that of something. Renderers write 1e10 and the like for the sky. Nearer than
+# float16's smallest normal number (0.06 mm) a distance would lose its digits, and below half of 6e-8 become 0, where
+# targets travel in float16.
+NEAR_DEPTH, FAR_DEPTH = 2.0**-14, 60_000.0
 
 
 def read_rgb(path: Path, height: int, width: int) -> Image.Image:
@@ -61,15 +65,23 @@ def read_motion(path: Path, height: int, width: int) -> np.ndarray:
 
 
 def read_depth(path: Path, height: int, width: int) -> np.ndarray:
-    """One depth file, float32 (H, W), metres along the ray; 0 where nothing is there (inf, NaN, 0 or negative on disk).
+    """One depth file, float32 (H, W), metres along the ray; 0 where nothing is there (`is_there`).
 
     The file is float32 (H, W) or (H, W, 1); other floating types do as well. Raises ValueError, see `index_scene`.
     """
     depth = read_raw_depth(path, height, width)
-    there = (depth > 0) & (depth < np.inf)
+    there = is_there(depth)
     if not there.all():
         depth[~there] = 0.0
     return depth
+
+
+def is_there(depth: np.ndarray) -> np.ndarray:
+    """Whether distances (...) as on disk are those of something: from NEAR_DEPTH on and below FAR_DEPTH; (...) bool.
+
+    inf, NaN, 0, negative values and what lies beyond these two mean that nothing is there.
+    """
+    return (depth >= NEAR_DEPTH) & (depth < FAR_DEPTH)
 
 
 def read_raw_depth(path: Path, height: int, width: int) -> np.ndarray:

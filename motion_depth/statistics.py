@@ -72,7 +72,7 @@ def measure(targets: Iterable[Targets]) -> Statistics:
         moving_count += int(moving.sum())
     all_depths = torch.cat(depths) if depths else torch.empty(0)
     if not len(all_depths):
-        raise ValueError("distance_to_camera: no pixel of the training clips has a valid depth (finite and above 0)")
+        raise ValueError("distance_to_camera: no pixel of the training clips has a valid depth")
     median = float(all_depths.median())
     mean_depth = torch.where(depth_count > 0, depth_sum / depth_count.clamp(min=1), torch.tensor(median).exp())
     # A set where nothing moves still trains: one pixel is then the unit of motion.

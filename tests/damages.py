@@ -347,6 +347,12 @@ DAMAGES = [
         "hold exactly 10000, far behind all others",
     ),
     Damage(
+        "a distance beyond all for nothing, everywhere",
+        lambda s: change(s, DEPTH, lambda d: np.full_like(d, 1e10)),
+        "depth_nothing",
+        f"{SCENE}/distance_to_camera: no file holds a valid distance, from 0.061 mm to 60 km",
+    ),
+    Damage(
         "negative depth",
         lambda s: change(s, DEPTH, lambda d: np.where(np.isfinite(d), d, np.float32(-1))),
         "depth_negative",

@@ -111,13 +111,13 @@ def test_what_changes_the_content_is_missing_and_the_line_says_why(filled, name)
 @pytest.mark.parametrize(
     ("module", "constant", "value", "name", "expected"),
     [
-        (cache, "FORMAT", 2, "format", SETTINGS),
-        (cache, "FAR_DEPTH", 100.0, "batch.FAR_DEPTH", ALL_CLIPS),
+        (cache, "FORMAT", 1, "format", SETTINGS),
+        (cache, "FAR_DEPTH", 100.0, "frame_files.FAR_DEPTH", ALL_CLIPS),
+        (cache, "NEAR_DEPTH", 0.01, "frame_files.NEAR_DEPTH", ALL_CLIPS),
         (motion, "SAME_FLOW", 0.2, "motion.SAME_FLOW", ALL_CLIPS),
     ],
 )
 def test_other_rules_make_other_entries(template, monkeypatch, module, constant, value, name, expected):
-    assert cache.FAR_DEPTH == batch.FAR_DEPTH
     monkeypatch.setattr(module, constant, value)
     assert template.missing().summary.endswith(expected.format(f"settings ({name})"))
 

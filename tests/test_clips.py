@@ -186,6 +186,23 @@ def test_nothing_is_made_up_where_nothing_is(tmp_path):
     assert 0.9 < clip.motion_valid[1:].float().mean() < 1
 
 
+@pytest.mark.parametrize("nothing", [1e10, -1.0, 0.0, np.nan, 1e-10, 60_000.0])
+def test_whatever_stands_for_nothing_the_clip_is_the_same(tmp_path, nothing):
+    """Depth of 1e10 is no surface to follow motion along, and no distance to colour or to learn."""
+    rgb, motion, depth = gliding(9, 64, 96, 3)
+    depth[:, :24] = np.inf
+    write_scene(tmp_path / "inf", rgb, motion, depth)
+    noise = np.random.default_rng(0).uniform(1, 1.18, depth.shape)
+    write_scene(tmp_path / "other", rgb, motion, np.where(np.isinf(depth), nothing * noise, depth).astype(np.float32))
+    for stride in (1, 2):
+        operator = make_operator(tmp_path, 64, 64, frame_stride=stride)
+        expected, found = operator("inf"), operator("other")
+        assert all(torch.equal(getattr(expected, name), getattr(found, name)) for name in FIELDS)
+        assert not found.depth_valid[:, :24].any()
+        assert found.depth_valid[:, 24:].all()
+        assert (found.depth[:, :24] == 0).all()
+
+
 # --- the operator -----------------------------------------------------------------------------------------------------
 
 

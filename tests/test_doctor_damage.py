@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from motion_depth.doctor.check import Settings, check_dataset
+from motion_depth.doctor.plots import thumbnail
 from motion_depth.doctor.quick import quick_check
+from motion_depth.doctor.summary import summarise_scenes
 from motion_depth.findings import Finding
-from tests.damages import DAMAGES, SCENE
+from tests.damages import DAMAGES, DEPTH, SCENE, change
 
 CLIP = 17  # frames; the scene has one more
 
@@ -41,6 +45,24 @@ def findings(base: Path) -> list[Finding]:
 
 def test_sound_scenes_give_no_finding(demo_scenes):
     assert findings(demo_scenes) == []
+
+
+@pytest.mark.parametrize(("value", "called"), [(1e10, "60 km or more"), (1e-10, "below 0.061 mm")])
+def test_a_sky_at_a_distance_that_cannot_be_is_nothing_to_every_part_of_the_check(base, value, called):
+    sound = check_dataset(base, None, Settings(num_frames=CLIP), workers=1)
+    rng = np.random.default_rng(0)
+
+    def fill(depth: np.ndarray) -> np.ndarray:
+        return np.where(np.isinf(depth), value * rng.uniform(1, 1.18, depth.shape), depth).astype(np.float32)
+
+    change(base / SCENE, DEPTH, fill)
+    filled = check_dataset(base, None, Settings(num_frames=CLIP), workers=1)
+    assert filled.findings == sound.findings
+    before, after = summarise_scenes(sound)[0], summarise_scenes(filled)[0]
+    assert after.nothing == {called: before.nothing["inf"]}
+    assert replace(after, nothing=before.nothing) == before
+    convention = filled.settings.convention
+    assert thumbnail(filled.measures[0], convention) == thumbnail(sound.measures[0], convention)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)

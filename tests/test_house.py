@@ -18,7 +18,7 @@ ALLOWED = {
     "__init__": set(),
     "assemble": {"checkpoint", "heads", "lora", "statistics", "wan"},
     "batch": {"data", "losses", "noise"},
-    "cache": {"batch", "data", "entries", "losses", "motion", "packing"},
+    "cache": {"batch", "data", "entries", "frame_files", "losses", "motion", "packing"},
     "checkpoint": set(),
     "clips": {"frame_files", "motion", "resting", "scenes"},
     "colours": set(),

@@ -7,9 +7,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from motion_depth.batch import pack_targets, reduce_item
-from motion_depth.clips import FAR_DEPTH
 from motion_depth.data import MotionDepthDataset
-from motion_depth.frame_files import read_pixels
+from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH, read_pixels
 from motion_depth.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion
 from motion_depth.resting import FrameFiles, compose_files
 from tests.cache_setup import same_targets
@@ -57,7 +56,7 @@ def test_a_compact_clip_holds_the_packed_targets(tmp_path, size):
     plain_scene(tmp_path / "ball")
     far = tmp_path / "ball/distance_to_camera/0004.npy"
     depth = np.load(far)
-    depth[:, ::3] = [[FAR_DEPTH - 1], [FAR_DEPTH], [np.inf], [-1.0]] * (len(depth) // 4)
+    depth[:, ::3] = [[FAR_DEPTH - 1], [FAR_DEPTH], [np.inf], [NEAR_DEPTH]] * (len(depth) // 4)
     np.save(far, depth)
     operator = make_operator(tmp_path, *size)
     whole, compact = operator(("ball", 0)), operator.read("ball", 0, compact=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_depth.frame_files import read_depth, read_motion, read_rgb
+from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH, read_depth, read_motion, read_rgb
 from motion_depth.scenes import find_scenes, index_scene
 from tests.scene_files import FRAMES, HEIGHT, WIDTH, plain_scene
 
@@ -272,6 +272,18 @@ def test_depth_where_nothing_is_becomes_zero(tmp_path, dtype, channel):
 def test_a_float64_beyond_float32_is_nothing_there(tmp_path):
     np.save(tmp_path / "1.npy", np.array([[1e300, 2.0]]))
     assert read_depth(tmp_path / "1.npy", 1, 2).tolist() == [[0.0, 2.0]]
+
+
+def test_the_nearest_and_the_farthest_distance_survive_float16(tmp_path):
+    """A renderer's 1e10 for the sky is nothing; so is what float16 would make 0 or leave without digits."""
+    near, far = np.float32(NEAR_DEPTH), np.float32(FAR_DEPTH)
+    below_near, below_far = np.nextafter(near, np.float32(0)), np.nextafter(far, np.float32(0))
+    written = np.array([[near, below_far, below_near, far], [1e-10, 1e-4, 1e10, 1.18e10]], np.float32)
+    np.save(tmp_path / "1.npy", written)
+    found = read_depth(tmp_path / "1.npy", 2, 4)
+    np.testing.assert_array_equal(found, [[near, below_far, 0, 0], [0, np.float32(1e-4), 0, 0]])
+    kept = found[found > 0]
+    np.testing.assert_allclose(kept.astype(np.float16).astype(np.float32), kept, rtol=2**-10)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

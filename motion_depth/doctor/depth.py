@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH, is_there
+
 PATCHES = 16  # along the shorter side
 PATCH_POINTS = 6  # along each side of a patch
 FIELDS_OF_VIEW = np.arange(16.0, 131.0, 3.0)  # degrees across the width
@@ -57,7 +59,7 @@ def fit_planes(depth: NDArray) -> PlaneFit:
     columns = (np.arange(width // side)[:, None] * side + offsets)[None, :, None, :]
     points = depth[rows, columns].reshape(-1, PATCH_POINTS**2).astype(np.float64)
     radius = np.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2).reshape(-1, PATCH_POINTS**2)
-    whole = (np.isfinite(points) & (points > 0)).all(axis=1)
+    whole = is_there(points).all(axis=1)
     inverse, radius = 1 / points[whole], radius[whole]
     focals = width / 2 / np.tan(np.radians(FIELDS_OF_VIEW) / 2)
     along_axis = _flatness(inverse)
@@ -93,13 +95,18 @@ def _refine(focals: NDArray, errors: NDArray, error_of) -> float:
 
 @dataclass(frozen=True)
 class DepthFrame:
-    """One depth file. Shares are of all pixels; distances are of those that are valid, finite and above 0."""
+    """One depth file. Shares are of all pixels; distances are of those that are valid: something is there.
+
+    too_far, too_near: finite and above 0, but beyond what counts as something there (`frame_files.is_there`).
+    """
 
     valid: float
     infinite: float
     not_a_number: float
     zero: float
     negative: float
+    too_far: float
+    too_near: float
     nearest: float
     median: float
     farthest: float
@@ -108,8 +115,9 @@ class DepthFrame:
 
 def describe(depth: NDArray) -> DepthFrame:
     """Describe a depth map as on disk, or some of its pixels."""
-    valid = (depth > 0) & np.isfinite(depth)
-    kinds = (valid, depth == np.inf, np.isnan(depth), depth == 0, depth < 0)
+    valid = is_there(depth)
+    too_far, too_near = (depth >= FAR_DEPTH) & (depth < np.inf), (depth > 0) & (depth < NEAR_DEPTH)
+    kinds = (valid, depth == np.inf, np.isnan(depth), depth == 0, depth < 0, too_far, too_near)
     shares = [np.count_nonzero(kind) / depth.size for kind in kinds]
     distances = depth[valid]
     if not len(distances):

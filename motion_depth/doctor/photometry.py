@@ -18,6 +18,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.frame_files import is_there
 from motion_depth.motion import MotionConvention
 
 OFFSETS = (0, 1, -1)
@@ -157,8 +158,8 @@ def _colour_error(now: NDArray, earlier: NDArray) -> NDArray:
 
 def _depth_error(found: NDArray, expected: NDArray) -> NDArray:
     """Difference as a share of what is expected, at most MAX_DEPTH_DIFFERENCE; nothing matches nothing only."""
+    something, expects = is_there(found), is_there(expected)
     with np.errstate(invalid="ignore", divide="ignore"):
-        something, expects = (found > 0) & np.isfinite(found), (expected > 0) & np.isfinite(expected)
         error = np.minimum(np.abs(found - expected) / expected, MAX_DEPTH_DIFFERENCE)
     return np.where(something & expects, error, np.where(something | expects, MAX_DEPTH_DIFFERENCE, 0.0))
 

@@ -18,6 +18,7 @@ from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, PER_OFFSET
 from motion_depth.doctor.summary import StrideSummary
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
+from motion_depth.frame_files import is_there
 from motion_depth.motion import MotionConvention, decode_motion
 
 INK, GOOD, OTHER, GRID = "#1f2937", "#0f766e", "#cbd5e1", "#e5e7eb"
@@ -103,7 +104,7 @@ def thumbnail(measure: SceneMeasure, convention: MotionConvention) -> str:
     flow, valid = decode_motion(small.motion, convention)
     if convention.units != "pixels":  # the vectors are shares of the whole picture's size, not of the thumbnail's
         flow *= torch.tensor([measure.width / flow.shape[2], measure.height / flow.shape[1]])[:, None, None]
-    depth = torch.from_numpy(np.where(np.isfinite(small.depth) & (small.depth > 0), small.depth, 0).astype(np.float32))
+    depth = torch.from_numpy(np.where(is_there(small.depth), small.depth, np.float32(0)))
     known = depth[depth > 0]
     near, far = (float(v) for v in known.quantile(torch.tensor([0.02, 0.98]))) if len(known) else (1.0, 2.0)
     fastest = max(float(torch.hypot(*flow).max()), 1.0)

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.findings import Finding, Severity
-from motion_depth.frame_files import DEPTH, MOTION, RGB
+from motion_depth.frame_files import DEPTH, FAR_DEPTH, MOTION, NEAR_DEPTH, RGB
 
 BLACK = 8  # of 255: no colour of a black picture is brighter; in a plain one, none differs by more
 CHANGES = 0.002  # share of pixels that must change for a picture or a depth map to have changed
 SPARSE = 0.05  # share of valid depth
 FAR_METRES, NEAR_METRES = 100.0, 0.02  # median distances beyond are hardly metres
+VALID = f"from {NEAR_DEPTH * 1000:.2g} mm to {FAR_DEPTH / 1000:g} km"
 NAMED = 3  # files that are named one by one
 
 
@@ -139,7 +140,7 @@ def _depth_rules(t: _Table) -> Iterator[Finding]:
         return
     empty = t["valid"] == 0
     if t.always(empty, "valid"):
-        yield t.finding("depth_nothing", DEPTH, "no file holds a valid distance, finite and above 0")
+        yield t.finding("depth_nothing", DEPTH, f"no file holds a valid distance, {VALID}")
         return
     if empty.any():
         yield t.finding("depth_empty", DEPTH, "found no valid distance, while the scene's other files have some", empty)

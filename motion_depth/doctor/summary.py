@@ -15,10 +15,18 @@ from motion_depth.doctor.dataset_rules import describe, moving_share
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.quick import windows
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
+from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH
 from motion_depth.motion import MotionConvention
 
 STRIDES = (1, 2, 3, 4, 6, 8)
-NOTHING = {"infinite": "inf", "not_a_number": "NaN", "zero": "0", "negative": "negative"}
+NOTHING = {
+    "infinite": "inf",
+    "not_a_number": "NaN",
+    "zero": "0",
+    "negative": "negative",
+    "too_far": f"{FAR_DEPTH / 1000:g} km or more",
+    "too_near": f"below {NEAR_DEPTH * 1000:.2g} mm",
+}
 
 
 @dataclass(frozen=True)

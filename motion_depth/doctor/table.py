@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from motion_depth.doctor.depth import describe
 from motion_depth.doctor.photometry import NOISE
+from motion_depth.frame_files import is_there
 
 GRID_PIXELS = 10_000  # of a frame
 CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
@@ -91,12 +92,13 @@ def depth_row(depth: NDArray, before: NDArray | None, grid: tuple[slice, slice])
     depth_changed: share of pixels whose distance does. depth_same: 1 if no pixel differs. The others are DepthFrame's.
     """
     pixels = depth[grid]
-    row = vars(describe(pixels if (pixels > 0).any() else depth)).copy()
+    there = is_there(pixels)
+    row = vars(describe(pixels if there.any() else depth)).copy()
     if before is not None:
         earlier = before[grid]
-        with np.errstate(invalid="ignore"):  # inf - inf
-            near = np.abs(pixels - earlier) <= CHANGED_DEPTH * np.abs(earlier)
-        changed = ~(near | (pixels == earlier) | (np.isnan(pixels) & np.isnan(earlier)))
+        # Whatever stands for nothing, it is the same nothing.
+        pixels, earlier = np.where(there, pixels, 0), np.where(is_there(earlier), earlier, 0)
+        changed = np.abs(pixels - earlier) > CHANGED_DEPTH * earlier
         row["depth_changed"] = _share(changed)
         # Compared bit by bit, because NaN is not equal to itself.
         row["depth_same"] = float(not changed.any() and np.array_equal(depth.view(np.uint32), before.view(np.uint32)))
