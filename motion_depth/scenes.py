@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice, pairwise
 from pathlib import Path, PurePosixPath
 
 from motion_depth.findings import Finding, Severity, errors
@@ -17,6 +18,7 @@ from motion_depth.frame_files import DEPTH, MOTION, RGB, picture_size, read_dept
 
 SUFFIXES = {RGB: (".png", ".jpg", ".jpeg"), MOTION: (".npy",), DEPTH: (".npy",)}
 FRAME_NUMBER = re.compile(r"[0-9]+$")
+MOST_DIGITS = 18  # of a frame number: they become 64-bit integers
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def find_scenes(base_path: str | Path) -> list[str]:
 def list_scene(base_path: str | Path, scene: str) -> tuple[dict[str, dict[int, Path]], list[Finding]]:
     """List a scene's files by kind (RGB, MOTION, DEPTH) and frame number, ascending, with all that is wrong with it.
 
-    Looks at names only. Each finding is one that `index_scene` raises when it comes to it, or a note.
+    Looks at names only. Files whose number is far from all others are found and left out. Each finding is one that
+    `index_scene` raises when it comes to it, or a note.
     """
     findings: list[Finding] = []
 
@@ -83,6 +86,7 @@ def list_scene(base_path: str | Path, scene: str) -> tuple[dict[str, dict[int, P
         return {}, findings
     files = {name: _numbered_files(folder / name, suffixes, found) for name, suffixes in SUFFIXES.items()}
     if all(files.values()):
+        files = _without_strays(folder, files, found)
         _compare_frames(folder, files, found)
     return files, findings
 
@@ -162,7 +166,10 @@ def _numbered_files(folder: Path, suffixes: tuple[str, ...], found: Callable[...
         if number is None:
             expected = f"expected one at the end, as in step_0007{path.suffix}"
             found("frame_number", path, f"{path}: found no frame number, {expected}")
-        elif (frame := int(number.group())) in files:
+        elif (frame := int(number.group())) >= 10**MOST_DIGITS:
+            many = f"a frame number of {len(number.group())} digits, expected at most {MOST_DIGITS}"
+            found("frame_number", path, f"{path}: found {many}")
+        elif frame in files:
             other = files[frame].name
             found("frame_twice", path, f"{path}: found frame {frame} twice, see {other}; expected one file a frame")
         else:
@@ -176,6 +183,34 @@ def _numbered_files(folder: Path, suffixes: tuple[str, ...], found: Callable[...
     return dict(sorted(files.items()))
 
 
+def _without_strays(
+    folder: Path, files: dict[str, dict[int, Path]], found: Callable[..., None]
+) -> dict[str, dict[int, Path]]:
+    """The files without those that are surely no frames of the scene, such as screenshot_20261124.png; they are found.
+
+    A number is a stray's if it is further from all others than a scene of so many frames is long, and few are.
+    """
+    everywhere = sorted(set().union(*files.values()))
+    blocks = [[everywhere[0]]]
+    for before, number in pairwise(everywhere):
+        if number - before > len(everywhere):
+            blocks.append([])
+        blocks[-1].append(number)
+    frames = max(blocks, key=len)
+    strays = set(everywhere) - set(frames)
+    if len(strays) > max(1, len(everywhere) // 10):
+        return files
+    for name, its in files.items():
+        if here := [number for number in its if number in strays]:
+            more = f"; so are those of {len(here) - 1} more files in {name}" if len(here) > 1 else ""
+            message = (
+                f"{its[here[0]]}: its frame number {here[0]} is far from all others, {frames[0]} to {frames[-1]}{more}"
+                ". Move away what is no frame of the scene"
+            )
+            found("frame_stray", its[here[0]], message)
+    return {name: {n: path for n, path in its.items() if n not in strays} for name, its in files.items()}
+
+
 def _compare_frames(folder: Path, files: Mapping[str, Mapping[int, Path]], found: Callable[..., None]) -> None:
     """Whether every kind has all frames, and none is left out between the first and the last."""
     everywhere = sorted(set().union(*files.values()))
@@ -185,22 +220,22 @@ def _compare_frames(folder: Path, files: Mapping[str, Mapping[int, Path]], found
             found(
                 "frame_missing",
                 folder / name,
-                f"{folder / name}: {_frames(missing)} missing, which {other} has; found {len(its)} frames, "
-                f"expected the same frames in {', '.join(files)}",
+                f"{folder / name}: {_frames(missing, len(missing))} missing, which {other} has; found {len(its)} "
+                f"frames, expected the same frames in {', '.join(files)}",
             )
-    expected = range(everywhere[0], everywhere[-1] + 1)
-    if gap := sorted(set(expected) - set(everywhere)):
+    # Names may hold any number: what lies between two of them is counted, and never listed.
+    gaps = (range(before + 1, after) for before, after in pairwise(everywhere))
+    if count := everywhere[-1] - everywhere[0] + 1 - len(everywhere):
         found(
             "frame_gap",
             folder,
-            f"{folder}: {_frames(gap)} missing between {everywhere[0]} and {everywhere[-1]}; expected numbers "
-            "without a gap, because motion leads from each frame to the one before",
+            f"{folder}: {_frames(islice(chain.from_iterable(gaps), 3), count)} missing between {everywhere[0]} "
+            f"and {everywhere[-1]}; expected numbers without a gap, because motion leads from each frame "
+            "to the one before",
         )
 
 
-def _frames(numbers: list[int]) -> str:
-    """ "frame 7 is" or "frames 7, 8, 9, ... (12 in all) are"."""
-    if len(numbers) == 1:
-        return f"frame {numbers[0]} is"
-    shown = ", ".join(str(number) for number in numbers[:3])
-    return f"frames {shown}{f', ... ({len(numbers)} in all)' if len(numbers) > 3 else ''} are"
+def _frames(numbers: Iterable[int], count: int) -> str:
+    """ "frame 7 is" or "frames 7, 8, 9, ... (12 in all) are", of a count of numbers of which the first are given."""
+    shown = ", ".join(str(number) for number in islice(numbers, 3))
+    return f"frame {shown} is" if count == 1 else f"frames {shown}{f', ... ({count} in all)' if count > 3 else ''} are"

@@ -134,6 +134,12 @@ DAMAGES = [
         f"{SCENE}/motion_vectors: frame 18 is missing, which rgb has",
     ),
     Damage(
+        "a screenshot",
+        lambda s: shutil.copy(file(s, RGB), s / RGB / "screenshot_20261124.png"),
+        "frame_stray",
+        "screenshot_20261124.png: its frame number 20261124 is far from all others, 0 to 17",
+    ),
+    Damage(
         "a gap in all folders",
         lambda s: [file(s, kind).unlink() for kind in (RGB, MOTION, DEPTH)],
         "frame_gap",

@@ -23,6 +23,7 @@ HEADER_CODES = {
     "folder_empty",
     "frame_missing",
     "frame_gap",
+    "frame_stray",
     "frame_twice",
     "frame_number",
     "file_ignored",

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH, read_depth, read_motion, read_rgb
-from motion_depth.scenes import find_scenes, index_scene
+from motion_depth.scenes import find_scenes, index_scene, list_scene
 from tests.scene_files import FRAMES, HEIGHT, WIDTH, plain_scene
 
 MOTION, DEPTH = "motion_vectors/motion_vectors_{:04d}.npy", "distance_to_camera/{:04d}.npy"
@@ -133,6 +133,16 @@ def copy(source: str, target: str) -> Callable[[Path], None]:
     return lambda scene: (scene / target).write_bytes((scene / source).read_bytes())
 
 
+def rename(frame: int, number: int) -> Callable[[Path], None]:
+    """Gives a frame another number, in all three folders."""
+
+    def apply(scene: Path) -> None:
+        for name in ("rgb/step_{:04d}.png", MOTION, DEPTH):
+            (scene / name.format(frame)).rename(scene / name.format(number))
+
+    return apply
+
+
 RGB7, MOTION7, DEPTH7 = "rgb/step_0007.png", MOTION.format(7), DEPTH.format(7)
 BAD_DATA = {
     "frame without picture": (remove(RGB7), "rgb: frame 7 is missing, which motion_vectors has; found 11 frames"),
@@ -145,6 +155,34 @@ BAD_DATA = {
     "gap": (
         remove(RGB7, MOTION7, DEPTH7),
         "env_0: frame 7 is missing between 0 and 11; expected numbers without",
+    ),
+    "a picture of another day": (
+        copy(RGB7, "rgb/screenshot_20261124.png"),
+        "rgb/screenshot_20261124.png: its frame number 20261124 is far from all others, 0 to 11. Move away",
+    ),
+    "a picture with a time stamp": (
+        copy(RGB7, "rgb/shot-20261124093015.png"),
+        "its frame number 20261124093015 is far",
+    ),
+    "a picture with a number beyond all": (
+        copy(RGB7, f"rgb/{'9' * 40}.png"),
+        "9.png: found a frame number of 40 digits, expected at most 18",
+    ),
+    "a frame renumbered": (
+        rename(7, 10**9),
+        "rgb/step_1000000000.png: its frame number 1000000000 is far from all others, 0 to 11",
+    ),
+    "a frame renumbered downwards": (
+        lambda scene: [rename(frame, 10**9 + frame)(scene) for frame in range(1, FRAMES)],
+        "rgb/step_0000.png: its frame number 0 is far from all others, 1000000001 to 1000000011",
+    ),
+    "two halves far apart": (
+        lambda scene: [rename(frame, 10**9 + frame)(scene) for frame in range(6, FRAMES)],
+        "env_0: frames 6, 7, 8, ... (1000000000 in all) are missing between 0 and 1000000011; expected numbers",
+    ),
+    "two halves a little apart": (
+        lambda scene: [rename(frame, 5 + frame)(scene) for frame in reversed(range(6, FRAMES))],
+        "env_0: frames 6, 7, 8, ... (5 in all) are missing between 0 and 16; expected numbers",
     ),
     "two files of a frame": (copy(RGB7, "rgb/7.jpg"), "step_0007.png: found frame 7 twice, see 7.jpg"),
     "no number": (copy(RGB7, "rgb/cover.png"), "cover.png: found no frame number, expected one at the end"),
@@ -208,6 +246,20 @@ def test_bad_data_says_what_is_wrong(scene, kind):
         read_all(scene)
     assert str(scene) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stray_is_told_beside_what_is_missing_and_left_out(scene):
+    rename(7, 10**15)(scene)
+    files, findings = list_scene(scene.parents[1], "ball/env_0")
+    assert [finding.code for finding in findings] == [*["frame_stray"] * 3, "frame_gap"]
+    assert "frame 7 is missing between 0 and 11" in findings[-1].message
+    assert all(list(its) == [frame for frame in range(FRAMES) if frame != 7] for its in files.values())
+
+
+def test_numbers_of_18_digits_are_frames_like_others(tmp_path):
+    first = 10**18 - 4
+    plain_scene(tmp_path / "s", frames=4, first=first, size=(8, 8))
+    assert index_scene(tmp_path, "s").frame_ids == tuple(range(first, 10**18))
 
 
 def test_a_whole_scene_in_a_wrong_format_is_found_on_indexing(scene):
