@@ -40,6 +40,7 @@ from motion_depth.batch import Batch, reduce_item
 from motion_depth.checkpoint import Checkpoint, clear_leftovers, read_checkpoint
 from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
+from motion_depth.devices import check_processes, count_gpus
 from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.health import Health, gradient_size
@@ -231,6 +232,7 @@ def step_losses(
 
 
 def train(args: argparse.Namespace, stopping: Stopping) -> None:
+    count_gpus()
     check_settings(args)
     check_output(args.output_path)
     dataset, held_out = build_datasets(args)
@@ -250,6 +252,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         kwargs_handlers=[ddp, waiting],
         log_with="wandb" if args.use_wandb else None,
     )
+    check_processes(accelerator)
     if accelerator.is_main_process:
         for message in clear_leftovers(args.output_path):
             say(message)

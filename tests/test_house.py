@@ -26,6 +26,7 @@ ALLOWED = {
     "consistency": {"motion"},
     "csv_files": {"files"},
     "data": {"clips", "csv_files", "scenes"},
+    "devices": set(),
     "doctor": {"colours", "csv_files", "files", "findings", "frame_files", "motion", "prompts", "scenes"},
     "encoding": {"batch", "cache", "data", "entries", "packing"},
     "endings": {"stopping"},

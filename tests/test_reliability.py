@@ -178,7 +178,7 @@ def test_too_many_bad_updates_end_the_run_with_the_weights_from_before(stages, t
     assert read_checkpoint(tmp_path / "out/step-6").config["training"]["health"]["in_row"] == 2
 
 
-def two_processes(*flags: object, program: str, folder: Path) -> Ended:
+def two_processes(*flags: object, program: str, folder: Path, **environment: str) -> Ended:
     """A program that changes something and then runs the script, as two processes."""
     probe = folder / "probe.py"
     probe.write_text(f"{program}\nimport runpy\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n")
@@ -186,7 +186,7 @@ def two_processes(*flags: object, program: str, folder: Path) -> Ended:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [sys.executable, *launcher, probe, *map(str, flags)], capture_output=True, text=True, cwd=SCRIPT.parent,
-        env={**os.environ, **settings, "PYTHONPATH": str(SCRIPT.parent)},
+        env={**os.environ, **settings, "PYTHONPATH": str(SCRIPT.parent), **environment},
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -207,6 +207,15 @@ def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
     mine = done.err[: done.err.find("ChildFailedError")]
     assert "most recent call last" not in mine[: mine.find("error: rank 1")]
     assert f"exitcode  : {REFUSED}" in done.err
+
+
+def test_two_processes_that_know_nothing_of_each_other_do_not_train(stages, tmp_path):
+    """accelerate makes no group of CPU processes unless it is told to; each would write into the same folder."""
+    flags = [*stages[1][0], "--output_path", tmp_path / "out"]
+    done = two_processes(*flags, program="", folder=tmp_path, ACCELERATE_USE_CPU="false")
+    assert f"exitcode  : {REFUSED}" in done.err
+    assert "error: WORLD_SIZE=2 processes were started, but accelerate made groups of 1" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_signal_to_one_process_saves_and_ends_all_of_them(stages, tmp_path):

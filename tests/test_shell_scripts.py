@@ -6,6 +6,7 @@ A stand-in for Python answers the scripts' questions (how many GPUs) and prints 
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ MODEL_ID = "Wan-AI/Wan2.2-TI2V-5B"
 ACCELERATE, TORCHRUN = "accelerate.commands.launch", "torch.distributed.run"
 
 FAKE_PYTHON = """#!/usr/bin/env bash
-if [[ "$1" == -c ]]; then
-    [[ "$2" != *device_count* ]] || echo "${FAKE_GPUS:-0}"
+[[ "$1" != -c ]] || exit 0
+if [[ "$*" == "-m motion_depth.devices" ]]; then
+    echo "${FAKE_GPUS:-0}"
     exit 0
 fi
 printf '%s\\n' "use_cpu=${ACCELERATE_USE_CPU:-}" "threads=${OMP_NUM_THREADS:-}" COMMAND "$@"
@@ -274,6 +276,38 @@ def test_a_python_without_the_libraries_is_refused(stage, tmp_path):
     done = stage(1, PYTHON=lacking)
     assert done.returncode == 2
     assert "lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh'" in done.stderr
+
+
+# Asks the real file for the devices.
+PASS_ON = f"""#!/usr/bin/env bash
+[[ "$*" != "-m motion_depth.devices" ]] || exec {sys.executable} -S "$@"
+"""
+TOO_OLD = """
+class cuda:
+    device_count = lambda: 0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else 2
+    is_available = lambda: False
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Update it.\\nAnd more")
+class version:
+    cuda = "13.0"
+"""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_gpus_whose_driver_is_too_old_are_no_reason_to_train_on_the_cpu(stage, tmp_path, hidden):
+    """The driver's library counts them, but CUDA does not start."""
+    (tmp_path / "torch.py").write_text(f"import os\n__version__ = '2.14.0'\n{TOO_OLD}")
+    python = write_script(tmp_path / "python", f"{PASS_ON}{FAKE_PYTHON.partition(chr(10))[2]}")
+    visible = {"CUDA_VISIBLE_DEVICES": ""} if hidden else {}
+    done = stage(1, PYTHON=python, PYTHONPATH=tmp_path, **visible)
+    if hidden:
+        assert "use_cpu=true" in done.stdout
+        return
+    assert done.returncode == 2
+    assert "COMMAND" not in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: GPUs: found 2, but torch 2.14.0, which is built for CUDA 13.0, cannot start CUDA ")
+    assert "(The NVIDIA driver on your system is too old (found version 11040). Update it); update the" in line
 
 
 def test_which_python_is_used(stage, tmp_path, fake_python):

@@ -51,8 +51,10 @@ find_python() {
     local complete='import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))'
     "$PYTHON" -c "$complete" torch diffsynth accelerate ||
         fail "$PYTHON lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh', or set PYTHON to one with them"
-    NUM_GPUS="$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')" ||
-        fail "$PYTHON cannot import torch; its message stands above"
+    local status=0
+    NUM_GPUS="$(PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m motion_depth.devices)" || status=$?
+    ((status != 2)) || exit 2 # it has said which GPUs cannot be used, and why
+    ((status == 0)) || fail "$PYTHON cannot import torch; its message stands above"
 }
 
 # Sets NUM_PROCESSES and MIXED_PRECISION where the user did not, and checks what they did set.
