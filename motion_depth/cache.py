@@ -7,14 +7,15 @@
 
 CACHE/clips/SCENE/WINDOW-KEY.safetensors holds `latents`, `first`, `shape` (t, h, w) and the packed targets
 (packing.py), CACHE/contexts/PROMPT-KEY.safetensors one prompt's `context`, trimmed to its tokens. The key is a hash
-over everything that the content depends on (entries.py), so nothing stale can be read.
+over what the content depends on (entries.py): the bytes of the scene's files, settings, weights, our own code and the
+versions of the libraries that decide what comes out. torch's is not among them: it changes no more than the rounding.
+CACHE/files/ remembers the content of files that have been read (identity.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from motion_depth import motion
 from motion_depth.batch import Sample, pack_targets
 from motion_depth.data import (
     LoadError,
@@ -34,12 +35,26 @@ from motion_depth.data import (
     SceneIndex,
 )
 from motion_depth.entries import Entry
-from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH
+from motion_depth.identity import SceneFiles, code_digests, file_digest, text_digest, versions
 from motion_depth.losses import Targets
 from motion_depth.packing import unpack_maps
 
-FORMAT = 2  # of the entries; another number makes every entry anew
+FORMAT = 3  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
+# What turns files into frames and targets, and frames and prompts into latents and contexts; () is all of a file.
+CLIP_CODE = {
+    "batch.py": ("pack_targets",),
+    "clips.py": (),
+    "frame_files.py": (),
+    "motion.py": (),
+    "packing.py": (),
+    "resting.py": (),
+    "tiny_vae.py": (),
+    "wan.py": ("ClipEncoder",),
+}
+PROMPT_CODE = {"wan.py": ("ClipEncoder",)}
+CLIP_PACKAGES = ("diffsynth", "pillow")
+PROMPT_PACKAGES = ("diffsynth", "transformers", "tokenizers", "ftfy")  # the library's tokenizer calls the last three
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ class Missing:
 class ClipCache:
     """The entries of a dataset's clips in a folder, for one model and one set of settings.
 
-    The scenes' files are looked at once, here: names, sizes and times of modification.
+    A scene's files are looked at when an entry of it is first asked for.
 
     Args:
         folder: may hold the entries of other datasets, models and settings as well; created when needed.
@@ -71,8 +86,11 @@ class ClipCache:
         tokenizer: folder.
         dtype: that the VAE and the text encoder run in, which is also that of the latents.
 
+    Attributes:
+        known: by (scene, window) the digest of a clip's files. Hand it to other processes, which then need not look.
+
     Raises:
-        ValueError: `folder` is a file, or a file of a scene has vanished.
+        ValueError: `folder` is a file.
     """
 
     def __init__(
@@ -87,23 +105,46 @@ class ClipCache:
             raise ValueError(f"--cache_path {folder}: found a file, expected a folder or nothing there yet")
         self.folder, self.dataset, self.operator = folder, dataset, dataset.operator
         self.dtype = dtype
-        self.vae = weights["vae"]
-        self.text = {
-            "text_encoder": weights["text_encoder"],
-            "tokenizer": stamps(sorted(path for path in tokenizer.iterdir() if path.is_file())),
+        words = sorted(path for path in tokenizer.iterdir() if path.is_file())
+        self.clip_made_of = {
+            "weights": {"vae": weights["vae"]},
+            "code": code_digests(CLIP_CODE),
+            "versions": versions(CLIP_PACKAGES),
         }
-        scenes = sorted({row["video"] for row in dataset.data})
-        with ThreadPoolExecutor(SCAN_THREADS) as pool:
-            self.stamps = dict(zip(scenes, pool.map(self._scene_stamps, scenes), strict=True))
+        self.prompt_made_of = {
+            "settings": {"format": FORMAT, "dtype": str(dtype)},
+            "weights": {
+                "text_encoder": weights["text_encoder"],
+                "tokenizer": [f"{path.name} {file_digest(path)}" for path in words],
+            },
+            "code": code_digests(PROMPT_CODE),
+            "versions": versions(PROMPT_PACKAGES),
+        }
+        self.known: dict[tuple[str, int], str] = {}
+        self._files: dict[str, SceneFiles] = {}
         self._clips: dict[tuple[str, int], Entry] = {}
         self._contexts: dict[str, Tensor] = {}
+
+    def files(self, scene: str) -> SceneFiles:
+        """A scene's files as they were when this was first called. Raises ValueError, see `SceneFiles.read`."""
+        if scene not in self._files:
+            index = self.operator.index(scene)
+            paths = [path for kind in (index.rgb, index.motion, index.depth) for path in kind.values()]
+            self._files[scene] = SceneFiles.read(paths, self.folder / "files", _file_name(scene))
+        return self._files[scene]
+
+    def files_digest(self, scene: str, window: int) -> str:
+        """Of the files that a clip is made of."""
+        if (scene, window) not in self.known:
+            self.known[scene, window] = self.files(scene).digest(clip_files(self.operator, scene, window))
+        return self.known[scene, window]
 
     def clip_entry(self, scene: str, window: int) -> Entry:
         """The entry of a clip, whether it is there or not."""
         if (scene, window) not in self._clips:
             index, stride = self.operator.index(scene), self.operator.stride(scene)
             made_of = {
-                "files": _digest(self.stamps[scene][path] for path in clip_files(self.operator, scene, window)),
+                "files": self.files_digest(scene, window),
                 "settings": {
                     "format": FORMAT,
                     "dtype": str(self.dtype),
@@ -111,28 +152,30 @@ class ClipCache:
                     "frame_stride": stride,
                     **{name: getattr(self.operator, name) for name in ("num_frames", "height", "width")},
                     **{f"motion_{name}": value for name, value in asdict(self.operator.convention).items()},
-                    **target_rules(),
                 },
-                "weights": {"vae": self.vae},
+                **self.clip_made_of,
             }
-            folder = self.folder / "clips" / _file_name(scene)
             subject = {"scene": scene, "window": window}
-            self._clips[scene, window] = Entry(folder, f"window-{window:04d}", subject, made_of)
+            self._clips[scene, window] = Entry(self._folder(scene), f"window-{window:04d}", subject, made_of)
         return self._clips[scene, window]
 
     def context_entry(self, prompt: str) -> Entry:
         """The entry of a prompt, whether it is there or not."""
-        made_of = {"settings": {"format": FORMAT, "dtype": str(self.dtype)}, "weights": self.text}
-        return Entry(self.folder / "contexts", _digest([prompt])[:16], {"prompt": prompt}, made_of)
+        return Entry(self.folder / "contexts", text_digest(prompt)[:16], {"prompt": prompt}, self.prompt_made_of)
 
     def missing(self, positions: Iterable[int]) -> Missing:
         """What the clips at these positions of the training sequence need and the cache does not have.
 
-        Reads headers only. Call it on one process and hand the result to the others, so that all divide the same list.
+        Reads headers, and scenes' files that have changed or are new here although the cache has entries of the scene.
+        Call it on one process and hand the result to the others, so that all divide the same list.
         """
         clips, prompts = distinct_clips(self.dataset, positions)
+        there = {scene: self._has_entries(scene) for scene in dict.fromkeys(scene for scene, _ in clips)}
+        old = [scene for scene, found in there.items() if found]
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
-            clip_troubles = list(pool.map(lambda clip: self.clip_entry(*clip).trouble(), clips))
+            read = pool.map(self.files, old)
+            deque(tqdm(read, "comparing files", len(old), leave=False, unit="scene", delay=5), maxlen=0)
+            clip_troubles = list(pool.map(lambda clip: self._trouble(*clip) if there[clip[0]] else "new", clips))
             prompt_troubles = list(pool.map(lambda prompt: self.context_entry(prompt).trouble(), prompts))
         counts = f"{_count(clip_troubles, 'clips')}, {_count(prompt_troubles, 'prompts')}"
         return Missing(
@@ -164,10 +207,19 @@ class ClipCache:
         entry = self.clip_entry(scene, window)
         return pack_targets(self.operator((scene, window))) if entry.trouble() else _targets(entry.read())
 
-    def _scene_stamps(self, scene: str) -> dict[Path, str]:
-        index = self.operator.index(scene)
-        paths = [path for kind in (index.rgb, index.motion, index.depth) for path in kind.values()]
-        return dict(zip(paths, stamps(paths), strict=True))
+    def _folder(self, scene: str) -> Path:
+        return self.folder / "clips" / _file_name(scene)
+
+    def _has_entries(self, scene: str) -> bool:
+        try:
+            return next(self._folder(scene).iterdir(), None) is not None
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # its entries will say what is wrong
+
+    def _trouble(self, scene: str, window: int) -> str | None:
+        return self.clip_entry(scene, window).trouble()
 
 
 class CachedDataset(Dataset):
@@ -217,32 +269,9 @@ def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tup
     return sorted(clips), sorted(prompts)
 
 
-def target_rules() -> dict[str, Any]:
-    """The constants that decide which targets are valid; whoever changes one gets other targets."""
-    numbers = {name: value for name, value in vars(motion).items() if name.isupper() and isinstance(value, int | float)}
-    depths = {"frame_files.NEAR_DEPTH": NEAR_DEPTH, "frame_files.FAR_DEPTH": FAR_DEPTH}
-    return {f"motion.{name}": value for name, value in numbers.items()} | depths
-
-
 def _targets(tensors: Mapping[str, Tensor]) -> Targets:
     t, h, w = tensors["shape"].tolist()
     return unpack_maps(tensors, (t, h, w))
-
-
-def stamps(paths: Iterable[Path]) -> list[str]:
-    """Name (with its folder's), size and time of modification of each file."""
-    found = []
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise ValueError(f"{path}: not readable ({error.strerror})") from None
-        found.append(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}")
-    return found
-
-
-def _digest(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _file_name(scene: str) -> str:

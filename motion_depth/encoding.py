@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from motion_depth.batch import pack_targets
-from motion_depth.cache import ClipCache, Missing, clip_files, stamps
+from motion_depth.cache import ClipCache, Missing, clip_files
 from motion_depth.data import LoadError, raise_load_errors
 from motion_depth.entries import DRAFT_SUFFIX, Entry
 from motion_depth.packing import pack_maps
@@ -75,8 +75,9 @@ def encode_missing(
                 _put(cache, entry, {"context": encoder.prompt(prompt)}, left)
             bar.update()
         for done, (clip,) in enumerate(loader):
-            raise_load_errors(clip)
-            if clip is not None:
+            raise_load_errors([clip])
+            cache.known[clip.scene, clip.window] = clip.files
+            if clip.frames is not None:
                 latents, first = encoder.frames(clip.frames[None])
                 tensors = {"latents": latents[0], "first": first[0], **clip.packed}
                 left = (len(clips) - done) * processes
@@ -86,16 +87,20 @@ def encode_missing(
 
 @dataclass
 class _ReadClip:
-    """A clip that has been read: frames (t, h, w, 3) uint8, and the tensors of its entry that need no model."""
+    """A clip that has been read: frames (t, h, w, 3) uint8, and the tensors of its entry that need no model.
+
+    files: the digest of its files. frames is None if the entry is there by now.
+    """
 
     scene: str
     window: int
-    frames: Tensor
+    files: str
+    frames: Tensor | None
     packed: dict[str, Tensor]
 
 
 class _Unencoded(Dataset):
-    """Clips to be encoded, each as a `_ReadClip`, None if its entry is there by now, or a LoadError."""
+    """Clips to be encoded, each as a `_ReadClip` or a LoadError."""
 
     def __init__(self, cache: ClipCache, clips: Sequence[tuple[str, int]]):
         self.cache, self.clips = cache, clips
@@ -103,24 +108,22 @@ class _Unencoded(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, number: int) -> _ReadClip | LoadError | None:
+    def __getitem__(self, number: int) -> _ReadClip | LoadError:
         scene, window = self.clips[number]
-        if self.cache.clip_entry(scene, window).trouble() is None:
-            return None
         try:
-            return self._read(scene, window)
+            files = self.cache.files_digest(scene, window)
+            if self.cache.clip_entry(scene, window).trouble() is None:
+                return _ReadClip(scene, window, files, None, {})
+            return _ReadClip(scene, window, files, *self._read(scene, window))
         except ValueError as error:
             return LoadError(f"scene {scene}, window {window}: {error}")
 
-    def _read(self, scene: str, window: int) -> _ReadClip:
+    def _read(self, scene: str, window: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Reads a clip, and makes sure that its files are still those that its key was made from."""
-        operator, before = self.cache.operator, self.cache.stamps[scene]
+        operator = self.cache.operator
         clip = operator.read(scene, window, compact=True)
-        paths = clip_files(operator, scene, window)
-        if changed := [path for path, now in zip(paths, stamps(paths), strict=True) if now != before[path]]:
-            raise ValueError(f"{changed[0]}: changed since the start; start again when the scene is complete")
-        packed = {**pack_maps(pack_targets(clip)), "shape": torch.tensor(clip.depth.shape)}
-        return _ReadClip(scene, window, clip.frames, packed)
+        self.cache.files(scene).require_unchanged(clip_files(operator, scene, window))
+        return clip.frames, {**pack_maps(pack_targets(clip)), "shape": torch.tensor(clip.depth.shape)}
 
 
 def _share(items: Sequence[Any], rank: int, processes: int) -> Sequence[Any]:
@@ -165,7 +168,7 @@ def _full(folder: Path, needed: int, free: int) -> str:
 
 def _remove_abandoned(folder: Path) -> None:
     """Deletes what killed jobs left unfinished."""
-    for path in folder.rglob(f".*{DRAFT_SUFFIX}"):
+    for path in (*folder.rglob(f".*{DRAFT_SUFFIX}"), *folder.glob("files/.*.json")):
         try:
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                 path.unlink()

@@ -19,6 +19,7 @@ from diffsynth.core import ModelConfig, hash_state_dict_keys, load_state_dict
 from diffsynth.models import model_loader
 from safetensors import safe_open
 
+from motion_depth.identity import weights_digest
 from motion_depth.tiny import register_model_configs
 
 logger = logging.getLogger(__name__)
@@ -154,12 +155,9 @@ class WanFiles:
             for paths in (getattr(self, part) for part in parts)
         ]
 
-    def identity(self) -> dict[str, list]:
-        """Name, size and modification time of every weight file: changes when weights change."""
-        return {
-            part: [[path.name, (stat := path.stat()).st_size, stat.st_mtime_ns] for path in getattr(self, part)]
-            for part in MODEL_FILES
-        }
+    def identity(self) -> dict[str, list[str]]:
+        """By part the digest of each of its files (`weights_digest`): equal for copies, whatever they are called."""
+        return {part: [weights_digest(path) for path in getattr(self, part)] for part in MODEL_FILES}
 
 
 def _download(model_id: str, pattern: str) -> str | list[str]:

@@ -58,7 +58,7 @@ class CacheSetup:
         self.data, self.csv, self.model, self.folder = root / "data", root / "my.csv", root / "model", root / "cache"
 
     def copy(self, root: Path) -> CacheSetup:
-        """The same files, with their times, in another place; their entries hold there as well."""
+        """The same files in another place; their entries hold there as well."""
         shutil.copytree(self.root, root)
         copy = CacheSetup.__new__(CacheSetup)
         copy._at(root)
@@ -94,8 +94,17 @@ def same_targets(one: Targets, other: Targets) -> bool:
 
 
 def touch(path: Path) -> None:
+    """Another time of modification, the same content."""
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+
+
+def alter(path: Path) -> None:
+    """One byte in the middle is another one; size and time of modification stay."""
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def rename(path: Path) -> None:

@@ -7,18 +7,19 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from motion_depth import batch, cache, clips, motion
+from motion_depth import batch, cache, clips
 from motion_depth.batch import reduce_item
 from motion_depth.cache import CachedDataset, ClipCache, clip_files
 from motion_depth.data import LoadError, MotionDepthDataset
 from motion_depth.encoding import encode_missing
 from motion_depth.entries import Entry, read_header
+from motion_depth.identity import weights_digest
 from motion_depth.loader import BatchLoader
 from motion_depth.noise import NoiseMixture
 from motion_depth.statistics import measure
 from motion_depth.wan import ClipEncoder, load_pipeline
 from motion_depth.weights import WanFiles, check_weights
-from tests.cache_setup import CLIPS, ROWS, CacheSetup, FakeEncoder, grow, rename, same_targets, touch
+from tests.cache_setup import CLIPS, ROWS, CacheSetup, FakeEncoder, alter, grow, rename, same_targets, touch
 from tests.scene_files import make_operator, plain_scene
 
 
@@ -58,11 +59,11 @@ SETTINGS = "8 of 8 clips to encode (8 {0} changed), 2 of 2 prompts to encode (2 
 # Picture 0 is of window 0 alone, picture 5 of windows 1 and 3; depth and motion 5 are of all four.
 # fmt: off
 STALE = {
-    "a picture's time": (lambda s: touch(s.data / "ball/rgb/step_0000.png"), SOME_CLIPS.format(1)),
+    "a picture": (lambda s: alter(s.data / "ball/rgb/step_0000.png"), SOME_CLIPS.format(1)),
     "a picture's size": (lambda s: grow(s.data / "ball/rgb/step_0005.png"), SOME_CLIPS.format(2)),
     "a picture's name": (lambda s: rename(s.data / "ball/rgb/step_0000.png"), SOME_CLIPS.format(1)),
-    "depth": (lambda s: touch(s.data / "ball/distance_to_camera/0005.npy"), SOME_CLIPS.format(4)),
-    "motion": (lambda s: touch(s.data / "ramp/motion_vectors/motion_vectors_0005.npy"), SOME_CLIPS.format(4)),
+    "depth": (lambda s: alter(s.data / "ball/distance_to_camera/0005.npy"), SOME_CLIPS.format(4)),
+    "motion": (lambda s: alter(s.data / "ramp/motion_vectors/motion_vectors_0005.npy"), SOME_CLIPS.format(4)),
     "height": (lambda s: s.settings.update(height=64), ALL_CLIPS.format("settings (height)")),
     "width": (lambda s: s.settings.update(width=32), ALL_CLIPS.format("settings (width)")),
     "size": (lambda s: s.settings.update(height=64, width=32), ALL_CLIPS.format("settings (height, width)")),
@@ -84,17 +85,17 @@ STALE = {
         "6 of 6 clips to encode (6 files and settings (motion_frame_offset) changed), all",
     ),
     "precision": (lambda s: setattr(s, "dtype", torch.float32), SETTINGS.format("settings (dtype)")),
-    "the VAE": (lambda s: touch(s.model / "vae"), ALL_CLIPS.format("weights (vae)")),
+    "the VAE": (lambda s: alter(s.model / "vae"), ALL_CLIPS.format("weights (vae)")),
     "the text encoder": (lambda s: grow(s.model / "text_encoder"), ALL_PROMPTS.format("weights (text_encoder)")),
     "the tokenizer": (
-        lambda s: touch(s.model / "tokenizer/tokenizer.json"), ALL_PROMPTS.format("weights (tokenizer)")
+        lambda s: alter(s.model / "tokenizer/tokenizer.json"), ALL_PROMPTS.format("weights (tokenizer)")
     ),
     "a prompt": (
         lambda s: s.csv.write_text(ROWS.replace("A ramp.", "A steep ramp.")),
         "all 8 clips are there, 1 of 2 prompts to encode (1 new)",
     ),
     "two things": (
-        lambda s: (touch(s.model / "vae"), touch(s.data / "ball/rgb/step_0000.png")),
+        lambda s: (alter(s.model / "vae"), alter(s.data / "ball/rgb/step_0000.png")),
         "8 of 8 clips to encode (7 weights (vae) changed, 1 files and weights (vae) changed)",
     ),
 }
@@ -109,27 +110,37 @@ def test_what_changes_the_content_is_missing_and_the_line_says_why(filled, name)
 
 
 @pytest.mark.parametrize(
-    ("module", "constant", "value", "name", "expected"),
+    ("function", "name", "expected"),
     [
-        (cache, "FORMAT", 1, "format", SETTINGS),
-        (cache, "FAR_DEPTH", 100.0, "frame_files.FAR_DEPTH", ALL_CLIPS),
-        (cache, "NEAR_DEPTH", 0.01, "frame_files.NEAR_DEPTH", ALL_CLIPS),
-        (motion, "SAME_FLOW", 0.2, "motion.SAME_FLOW", ALL_CLIPS),
+        ("versions", "diffsynth", SETTINGS.format("versions (diffsynth)")),
+        ("versions", "pillow", ALL_CLIPS.format("versions (pillow)")),
+        ("versions", "tokenizers", ALL_PROMPTS.format("versions (tokenizers)")),
+        ("code_digests", "motion.py", ALL_CLIPS.format("code (motion.py)")),
+        ("code_digests", "wan.py", SETTINGS.format("code (wan.py)")),
     ],
 )
-def test_other_rules_make_other_entries(template, monkeypatch, module, constant, value, name, expected):
-    monkeypatch.setattr(module, constant, value)
-    assert template.missing().summary.endswith(expected.format(f"settings ({name})"))
+def test_other_versions_and_other_code_make_other_entries(template, monkeypatch, function, name, expected):
+    real = getattr(cache, function)
+    monkeypatch.setattr(
+        cache, function, lambda names: {each: "x" if each == name else at for each, at in real(names).items()}
+    )
+    assert template.missing().summary.endswith(expected)
+
+
+def test_another_format_makes_other_entries(template, monkeypatch):
+    monkeypatch.setattr(cache, "FORMAT", 0)
+    assert template.missing().summary.endswith(SETTINGS.format("settings (format)"))
 
 
 # fmt: off
 STILL_VALID = {
     "the place of the data": lambda s: None,  # it is a copy
-    "the DiT": lambda s: touch(s.model / "dit"),
+    "times": lambda s: [touch(path) for folder in (s.data, s.model) for path in folder.rglob("*")],
+    "the DiT": lambda s: alter(s.model / "dit"),
     "the CSV": lambda s: s.csv.write_text("prompt,video,id\nA ramp.,ramp,1\nA ball.,ball,2\nA ball.,ramp,3\n"),
     "the training order": lambda s: s.order.update(seed=7, repeat=3),
     "another scene": lambda s: plain_scene(s.data / "another", size=(32, 64)),
-    "motion of the first frame": lambda s: touch(s.data / "ball/motion_vectors/motion_vectors_0000.npy"),
+    "motion of the first frame": lambda s: alter(s.data / "ball/motion_vectors/motion_vectors_0000.npy"),
     "a note": lambda s: (s.data / "ball/notes.txt").write_text("nice"),
     "a folder": lambda s: touch(s.data / "ball/rgb"),
 }
@@ -144,7 +155,7 @@ def test_what_does_not_change_the_content_is_not_encoded_again(filled, name):
 
 def test_a_change_is_encoded_once_and_what_was_before_stays_there(filled):
     filled.settings.update(width=32)
-    touch(filled.model / "vae")
+    alter(filled.model / "vae")
     assert filled.encode().clips == CLIPS
     assert not filled.missing()
     filled.settings.update(width=64)
@@ -302,6 +313,7 @@ def test_cached_samples_follow_the_order_of_the_dataset_in_workers_too(filled):
 def test_statistics_from_the_cache_are_those_from_the_files(filled):
     job = filled.job()
     from_files = measure(batch.pack_targets(job.operator(scene)) for scene in ("ball", "ramp"))
+    assert not job.missing(range(100))
     for path in filled.data.rglob("*.png"):
         path.write_bytes(b"gone")  # so that the targets can only come from the cache
     from_cache = measure(job.targets(scene) for scene in ("ball", "ramp"))
@@ -338,4 +350,5 @@ def test_the_header_says_what_the_entry_was_made_of(template):
     header = read_header(template.files("clips/ball/window-0002-*")[0])
     assert header["subject"] == {"scene": "ball", "window": 2}
     assert header["made_of"]["settings"]["first_frame"] == 2
-    assert header["made_of"]["weights"]["vae"][0][:2] == ["vae", 3]
+    assert header["made_of"]["weights"]["vae"] == [weights_digest(template.model / "vae")]
+    assert header["made_of"]["versions"]["diffsynth"]

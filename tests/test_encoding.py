@@ -13,7 +13,7 @@ import torch
 
 from motion_depth import encoding
 from motion_depth.batch import Sample, pack_targets
-from motion_depth.cache import CachedDataset, ClipCache
+from motion_depth.cache import CachedDataset
 from motion_depth.encoding import encode_missing
 from motion_depth.packing import pack_maps
 from tests.cache_setup import CLIPS, CacheSetup, FakeEncoder, touch
@@ -40,6 +40,8 @@ def test_an_interrupted_job_goes_on_where_it_was(setup):
 def encode_and_die(setup: CacheSetup, call: str) -> None:
     """A job that is killed, as by the system, when it comes to some call for the fourth time."""
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
+    for scene in ("ball", "ramp"):
+        setup.job().files(scene)  # what is known of their files is written before
     original, calls = getattr(os, call), []
 
     def deadly(*args, **kwargs):
@@ -91,7 +93,10 @@ def test_jobs_that_fill_one_cache_at_once_leave_it_whole(setup):
         each.join()
     assert [each.exitcode for each in jobs] == [0, 0, 0]
     assert not setup.missing()
-    assert len([path for path in setup.files("*") if path.is_file()]) == CLIPS + 2
+    assert len(setup.files()) == CLIPS + 2
+    assert (
+        len([path for path in setup.files("*") if path.is_file()]) == CLIPS + 2 + 2
+    )  # and what is known of two scenes
     assert all(isinstance(CachedDataset(setup.job())[position], Sample) for position in range(CLIPS))
 
 
@@ -189,12 +194,20 @@ def test_a_file_in_the_place_of_the_cache_is_said(setup):
 # --- clips that cannot be encoded -------------------------------------------------------------------------------------
 
 
-def test_a_scene_that_changes_while_it_is_encoded_is_an_error(setup):
-    cache = setup.job()
-    path = setup.data / "ball/rgb/step_0005.png"
+def test_a_scene_that_changes_while_it_is_encoded_is_an_error(setup, monkeypatch):
+    """After the start, or while a clip of it is read."""
+    cache, path = setup.job(), setup.data / "ball/rgb/step_0005.png"
+    said = rf"scene ball, window [13]: {path}: changed since the start"
+    missing = cache.missing(ALL)
+    cache.files("ball")
     touch(path)
-    with pytest.raises(ValueError, match=rf"scene ball, window [13]: {path}: changed since the start"):
-        encode_missing(cache, cache.missing(ALL), FakeEncoder(), progress=False)
+    with pytest.raises(ValueError, match=said):
+        encode_missing(cache, missing, FakeEncoder(), progress=False)
+    again = setup.job()
+    read = again.operator.read
+    monkeypatch.setattr(again.operator, "read", lambda *clip, **how: (read(*clip, **how), touch(path))[0])
+    with pytest.raises(ValueError, match=said):
+        encode_missing(again, again.missing(ALL), FakeEncoder(), progress=False)
 
 
 def test_a_clip_that_cannot_be_read_is_an_error(setup):
@@ -205,11 +218,14 @@ def test_a_clip_that_cannot_be_read_is_an_error(setup):
 
 
 def test_a_file_that_vanishes_is_an_error(setup):
-    dataset = setup.job().dataset
-    path = setup.data / "ramp/rgb/step_0005.png"
-    path.unlink()
-    with pytest.raises(ValueError, match=rf"{path}: not readable \(No such file"):
-        ClipCache(setup.folder, dataset, {"vae": [], "text_encoder": []}, setup.model / "tokenizer", torch.float32)
+    for _ in range(2):  # without entries of the scene, and with some
+        cache, path = setup.job(), setup.data / "ramp/rgb/step_0005.png"
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(ValueError, match=rf"{path}: not readable \(No such file"):
+            encode_missing(cache, cache.missing(ALL), FakeEncoder(), progress=False)
+        path.write_bytes(data)
+        setup.encode()
 
 
 def test_an_encoder_of_another_precision_is_refused(setup):

@@ -18,7 +18,7 @@ ALLOWED = {
     "__init__": set(),
     "assemble": {"checkpoint", "heads", "lora", "statistics", "wan"},
     "batch": {"data", "losses", "noise"},
-    "cache": {"batch", "data", "entries", "frame_files", "losses", "motion", "packing"},
+    "cache": {"batch", "data", "entries", "identity", "losses", "packing"},
     "checkpoint": set(),
     "clips": {"frame_files", "motion", "resting", "scenes"},
     "colours": set(),
@@ -41,6 +41,7 @@ ALLOWED = {
     "layers": set(),
     "health": set(),
     "loader": {"batch", "data", "noise", "stopping", "wan"},
+    "identity": {"files"},
     "inputs": {"clips", "csv_files", "media", "motion"},
     "lora": set(),
     "losses": {"motion"},
@@ -71,7 +72,7 @@ ALLOWED = {
     "training_state": set(),
     "validation": {"batch", "colours", "evaluation", "losses", "media", "panels", "statistics", "wan"},
     "wan": {"heads", "losses", "weights"},
-    "weights": {"tiny"},
+    "weights": {"identity", "tiny"},
 }
 
 
