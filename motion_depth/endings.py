@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from motion_depth.stopping import Stopped
 
@@ -24,8 +25,23 @@ STOPPED = 75  # by a signal or --max_hours; the same call goes on (sysexits.h: E
 REPORT_FILE = "MOTION_DEPTH_EXIT_REPORT"
 # The main process speaks first: what all of them find, one of them says.
 OTHERS_WAIT = 1.0  # seconds
-# What gloo and NCCL say in a process whose peer has gone.
-LOST_PEER = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "gloo", "nccl")
+# What gloo, NCCL and torch's store say in a process whose peer has gone. NCCL's other errors (shared memory, CUDA,
+# usage), and what fails while processes look for each other, have their cause here.
+PEER_GONE = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection closed by remote peer",
+    "connection was likely closed",
+    "broken pipe",
+    "remote process exited or there was a network error",
+)
+# The same where a peer may also hang, or wait in another place; the traceback says where this process waited.
+NO_ANSWER = (
+    "timed out waiting",
+    "application timeout caused pair closure",
+    "timed out in blocking wait",
+    "watchdog caught collective operation timeout",
+)
 
 
 class NotFiniteError(Exception):
@@ -55,10 +71,10 @@ def run_to_the_end(function: Callable[[], None]) -> int:
         say(f"error: {error}")
         return _report(NOT_FINITE, str(error))
     except Exception as error:
-        if _lost_peer(error):
-            _print(f"rank {rank()}: ends because another process has ended ({_first_line(error)})")
-            return FAILED
-        return _fail(error)
+        if (text := _lost_peer(error)) is None:
+            return _fail(error)
+        _print(f"rank {rank()}: ends because {text}")
+        return FAILED
     return _report(FINISHED, "")
 
 
@@ -74,14 +90,16 @@ def leave(code: int) -> None:
 
 
 def _fail(error: Exception) -> int:
+    message = _explained(error)
     if rank() != 0:
         try:
             time.sleep(OTHERS_WAIT)
-        except Stopped:  # the main process found the same, and the launcher ends the others
-            return FAILED
+        except Stopped:  # the launcher ends the others, because the main process has failed
+            if message is not None:  # of the same
+                return FAILED
     where = f"rank {rank()}: " if rank() else ""
-    if (message := _explained(error)) is None:
-        _print("".join(traceback.format_exception(error)).rstrip())
+    if message is None:
+        _print(f"{where}{_traceback(error)}")
         return _report(FAILED, f"{where}{type(error).__name__}: {error}")
     _print(f"error: {where}{message}")
     return _report(REFUSED, f"{where}{message}")
@@ -101,10 +119,18 @@ def _explained(error: Exception) -> str | None:
     return str(error) if isinstance(error, ValueError) else None
 
 
-def _lost_peer(error: Exception) -> bool:
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not isinstance(error, RuntimeError):
-        return False
-    return any(words in str(error).lower() for words in LOST_PEER)
+def _lost_peer(error: Exception) -> str | None:
+    """What to say if another process is the reason, which then says more; None if the reason is this one's own."""
+    text = str(error).strip()
+    spoken = isinstance(error, distributed.DistError) or any(name in text.lower() for name in ("gloo", "nccl"))
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not isinstance(error, RuntimeError) or not spoken:
+        return None
+    if any(words in text.lower() for words in NO_ANSWER):
+        return f"another process has ended or has not answered for --timeout_minutes\n{_traceback(error)}"
+    if any(words in text.lower() for words in PEER_GONE):
+        # Something else may have gone wrong here before.
+        return f"another process has ended\n{_traceback(error) if error.__context__ else text}"
+    return None
 
 
 def _report(code: int, message: str) -> int:
@@ -123,6 +149,10 @@ def _report(code: int, message: str) -> int:
 
 def _print(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _first_line(error: Exception) -> str:
