@@ -5,7 +5,8 @@ Axes: b clip (always 1 here), t frame, h w pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import pandas
 import torch
@@ -61,13 +62,23 @@ def score_frames(predictions: dict[str, Tensor], targets: Targets, mean_depth: T
 
 
 def metrics_of(rows: pandas.DataFrame) -> dict[str, float | None]:
-    """Metrics over some rows of `score_frames`, the baselines' as `<metric>_<baseline>`."""
-    sums = rows.drop(columns=KEYS).sum()
+    """Metrics over some rows of `score_frames`, the baselines' as `<metric>_<baseline>`; see `metrics.finish`."""
+    sums = rows.drop(columns=KEYS).sum(skipna=False)
     metrics = finish({name: value for name, value in sums.items() if "/" not in name})
     for baseline in dict.fromkeys(name.split("/")[0] for name in sums.index if "/" in name):
         own = {name.split("/")[1]: value for name, value in sums.items() if name.startswith(f"{baseline}/")}
         metrics |= {f"{name}_{baseline}": value for name, value in finish(own).items()}
     return metrics
+
+
+def not_finite(levels: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """The metrics that are inf or NaN, by noise level, such as "abs_rel at noise 0.5"."""
+    return [
+        f"{name} at noise {sigma}"
+        for sigma, metrics in levels.items()
+        for name, value in metrics.items()
+        if value is not None and not math.isfinite(value)
+    ]
 
 
 def sigma_name(sigma: float) -> str:

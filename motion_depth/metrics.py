@@ -3,6 +3,8 @@
 Everything is first summed per frame, (b, t), with the number of pixels beside it; means are taken once, over whatever
 frames, clips and scenes belong together, so every pixel counts the same however the sums were grouped.
 
+A prediction that is NaN at a pixel that counts makes every sum over it NaN, and so the metric: it is never left out.
+
 Definitions: AbsRel, delta1, RMSE (Eigen et al. 2014); SILog = 100 sqrt(mean g^2 - (mean g)^2) with g the difference
 of logarithms (KITTI depth benchmark); EPE (Middlebury optical flow).
 """
@@ -42,6 +44,11 @@ def _total(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0.0).sum(dim=(-2, -1), dtype=torch.float64)
 
 
+def _hits(hit: Tensor, compared: Tensor, mask: Tensor) -> Tensor:
+    """How often a comparison holds within the mask; NaN if what was compared is NaN there, which compares as False."""
+    return _total(torch.where(compared.isnan(), compared, hit.to(compared.dtype)), mask)
+
+
 def motion_sums(motion: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Sums of motion errors per frame, (b, t) float64.
 
@@ -55,7 +62,7 @@ def motion_sums(motion: Tensor, targets: Targets) -> dict[str, Tensor]:
         "moving_pixels": _count(moving),
         "epe": _total(error, valid),
         "moving_epe": _total(error, moving),
-        "outlier_1px": _count(valid & (error > OUTLIER_PIXELS)),
+        "outlier_1px": _hits(error > OUTLIER_PIXELS, error, valid),
     }
 
 
@@ -68,10 +75,11 @@ def depth_sums(depth: Tensor, targets: Targets) -> dict[str, Tensor]:
     valid = targets.depth_valid
     truth = torch.where(valid, targets.depth, 1.0)
     log_ratio = depth.log() - truth.log()
+    factor = torch.maximum(depth / truth, truth / depth)
     return {
         "depth_pixels": _count(valid),
         "abs_rel": _total((depth - truth).abs() / truth, valid),
-        "delta1": _count(valid & (torch.maximum(depth / truth, truth / depth) < DELTA1)),
+        "delta1": _hits(factor < DELTA1, factor, valid),
         "squared": _total((depth - truth).square(), valid),
         "log_ratio": _total(log_ratio, valid),
         "log_ratio_squared": _total(log_ratio.square(), valid),
@@ -81,7 +89,8 @@ def depth_sums(depth: Tensor, targets: Targets) -> dict[str, Tensor]:
 def background_sums(background_logit: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Intersection and union of predicted and true "nothing there", per frame, (b, t) float64."""
     predicted, true = background_logit > 0, ~targets.depth_valid
-    return {"background_hits": _count(predicted & true), "background_union": _count(predicted | true)}
+    hits = _hits(predicted & true, background_logit, torch.ones_like(true))
+    return {"background_hits": hits, "background_union": _count(predicted | true)}
 
 
 def temporal_sums(log_depth: Tensor, targets: Targets) -> dict[str, Tensor]:
@@ -130,7 +139,8 @@ def baseline_sums(targets: Targets, mean_depth: Tensor) -> dict[str, dict[str, T
 
 
 def finish(sums: Mapping[str, float]) -> dict[str, float | None]:
-    """Sums over any set of frames to metrics; None where no pixel counts. Only metrics whose sums are there."""
+    """Sums over any set of frames to metrics; None where no pixel counts, inf or NaN where a sum is. Only metrics whose
+    sums are there."""
     metrics = {
         name: float(sums[total] / sums[count]) if sums[count] else None
         for name, (total, count) in MEANS.items()

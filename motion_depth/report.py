@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from motion_depth.files import write_whole
 
 PLOTS = {  # metric -> (title, baselines that are drawn beside it)
     "moving_epe": ("Motion of moving pixels: end-point error, px", ("baseline", "constant_velocity")),
@@ -42,7 +45,7 @@ resolution.</p>
 """
 TABLE = """<div class="scroll"><table><tr><th></th>{% for c in columns %}<th>{{ c }}</th>{% endfor %}</tr>
 {% for name, row in rows.items() %}<tr><td>{{ name }}</td>
-{% for c in columns %}<td>{{ "%.4g" % row[c] if row.get(c) is not none else "&ndash;"|safe }}</td>{% endfor %}</tr>
+{% for c in columns %}<td>{{ cell(row.get(c)) }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>"""
 
 
@@ -66,9 +69,9 @@ def write_report(path: Path, results: dict, pictures: list[Path], title: str) ->
             for sigma in dict.fromkeys((levels[0], levels[-1]))
         },
         pictures=[base64.b64encode(picture.read_bytes()).decode() for picture in pictures],
-        table=lambda rows: Markup(table.render(rows=rows, columns=COLUMNS)),  # escaped by its own template
+        table=lambda rows: Markup(table.render(rows=rows, columns=COLUMNS, cell=_cell)),  # escaped by its own template
     )
-    path.write_text(page)
+    write_whole(path, page)
 
 
 def _by_noise(results: dict) -> str:
@@ -101,6 +104,13 @@ def _by_frame(results: dict) -> str:
         axes.legend()
         axes.grid(alpha=0.3)
     return _png(figure)
+
+
+def _cell(value: float | None) -> str:
+    """A metric in a table; None has no pixel."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"
 
 
 def _number(value: float | None) -> float:

@@ -17,7 +17,7 @@ from motion_depth.health import Health
 from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog
 from motion_depth.training_state import capture, named_trainable, pending_of, restore
-from motion_depth.validation import Validation, log_validation
+from motion_depth.validation import Validation, is_better, log_validation
 from motion_depth.wan import MotionDepthModel, count_operations
 
 STATE_FILE = "training_state.safetensors"
@@ -187,6 +187,8 @@ class Run:
         row = self.validation.run(self.model, self.output_path, step)
         self.log.log(step, row, "val")
         log_validation(self.accelerator, self.output_path, step)
-        if self.best_score is None or row["score"] < self.best_score:
+        if not math.isfinite(row["score"]):
+            self.log.event(step, "val/score is not finite: the heads predict inf or NaN; best/ stays as it is")
+        if is_better(row["score"], self.best_score):
             self.best_score = row["score"]
             self.save("best", step)

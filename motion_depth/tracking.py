@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from motion_depth.batch import Batch
+from motion_depth.files import finite
 from motion_depth.health import Clips
 from motion_depth.noise import noise_bin
 
@@ -117,15 +118,16 @@ class RunLog:
         """Says what happened at an iteration, on the console and in `log.jsonl`; the trackers get the values."""
         if self.file is not None:
             tqdm.write(f"iteration {step}: {message}", file=sys.stderr)
-            self.file.write(json.dumps({"step": step, "group": "health", **values, "message": message}) + "\n")
+            self.file.write(json.dumps(finite({"step": step, "group": "health", **values, "message": message})) + "\n")
         self.accelerator.log(
             {"iteration": step, **{f"health/{name}": value for name, value in values.items()}}, step=step
         )
 
     def log(self, step: int, row: dict, group: str) -> None:
-        """Writes one row to `log.jsonl` and, as `group/name`, to the trackers."""
+        """Writes one row to `log.jsonl`, null for inf and NaN, and, as `group/name`, to the trackers."""
         if self.file is not None:
-            self.file.write(json.dumps({"step": step, **({} if group == "train" else {"group": group}), **row}) + "\n")
+            known = {"step": step, **({} if group == "train" else {"group": group}), **row}
+            self.file.write(json.dumps(finite(known)) + "\n")
         self.accelerator.log(
             {"iteration": step, **{f"{group}/{name}": value for name, value in row.items()}}, step=step
         )

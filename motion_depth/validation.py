@@ -5,6 +5,7 @@ Nothing here draws from a random number generator that training uses, so the tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Validation:
                     self._draw(predictions, batch, sample, output_path / "validation", step)
         model.train()
         rows = pandas.concat(gather_object(scores), ignore_index=True)
-        table = pandas.DataFrame(gather_object(losses)).groupby("sigma").mean()
+        table = pandas.DataFrame(gather_object(losses)).groupby("sigma").agg(lambda each: each.mean(skipna=False))
         levels = {sigma: metrics_of(part) for sigma, part in rows.groupby("sigma")}
         named = {
             f"{name}/sigma_{sigma_name(sigma)}": value
@@ -107,7 +108,8 @@ class Validation:
 def score_of(levels: dict[float, dict[str, float | None]]) -> float:
     """What `best/` is chosen by: error as a share of the trivial baselines, averaged over depth, motion and levels.
 
-    1 is as good as mean depth and no motion; lower is better. Metrics that have no pixel are left out.
+    1 is as good as mean depth and no motion; lower is better. Metrics that have no pixel are left out; one that is inf
+    or NaN makes the score so.
     """
     shares = [
         found[name] / found[f"{name}_baseline"]
@@ -116,6 +118,11 @@ def score_of(levels: dict[float, dict[str, float | None]]) -> float:
         if found[name] is not None and found[f"{name}_baseline"]
     ]
     return sum(shares) / len(shares) if shares else 1.0
+
+
+def is_better(score: float, best: float | None) -> bool:
+    """Whether a score is a number, and lower than the best so far, if there is one that is a number."""
+    return math.isfinite(score) and (best is None or not math.isfinite(best) or score < best)
 
 
 def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:

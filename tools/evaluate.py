@@ -13,7 +13,7 @@ same metrics.
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,17 @@ from motion_depth.batch import Sample, reduce_item
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.colours import Maps
 from motion_depth.data import read_metadata
-from motion_depth.evaluation import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name, summarise
+from motion_depth.evaluation import (
+    NOISE_LEVELS,
+    fixed_batch,
+    metrics_of,
+    not_finite,
+    predict,
+    score_frames,
+    sigma_name,
+    summarise,
+)
+from motion_depth.files import write_json
 from motion_depth.loader import encode
 from motion_depth.media import write_png
 from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
@@ -126,13 +136,18 @@ def write_results(args: argparse.Namespace, scores: list[pandas.DataFrame], pict
     results = summarise(scores)
     rows = pandas.concat(scores, ignore_index=True)
     table = pandas.DataFrame(
-        {"scene": scene, "window": window, "sigma": sigma, **metrics_of(part)}
+        {"scene": scene, "window": window, "sigma": sigma, **csv_fields(metrics_of(part))}
         for (scene, window, sigma), part in rows.groupby(["scene", "window", "sigma"])
     )
     table.to_csv(args.output / "metrics.csv", index=False)
-    (args.output / "metrics.json").write_text(json.dumps(results, indent=2))
+    write_json(args.output / "metrics.json", results)
     write_report(args.output / "report.html", results, pictures, f"{args.checkpoint} on {args.dataset_metadata_path}")
     return results
+
+
+def csv_fields(metrics: dict[str, float | None]) -> dict[str, float | str | None]:
+    """Metrics for a CSV: empty where no pixel counts, the word nan where a prediction is NaN."""
+    return {name: "nan" if value is not None and math.isnan(value) else value for name, value in metrics.items()}
 
 
 def main() -> None:
@@ -148,6 +163,9 @@ def main() -> None:
         texts = [f"{a:.3f} ({b:.3f})" if a is not None and b is not None else "-" for a, b in pairs]
         print(f"{sigma:<7} {texts[0]:<21} {texts[1]:<24} {texts[2]}")
     print(f"report: {args.output / 'report.html'}")
+    if found := not_finite(results["overall"]):
+        message = f"{len(found)} metrics are not finite, the first is {found[0]}: the heads predict inf or NaN"
+        print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":
