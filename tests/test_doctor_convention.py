@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motion_depth.data import create_motion_data_operator
 from motion_depth.doctor.check import Settings, check_dataset
 from motion_depth.doctor.convention import flags, judge
 from motion_depth.doctor.dataset_rules import moving_share
 from motion_depth.doctor.measure import measure_scene
 from motion_depth.doctor.photometry import CANDIDATES, OFFSETS
+from motion_depth.doctor.summary import summarise_scenes
 from motion_depth.motion import MotionConvention
 from tests.runs import ROOT, must_run
 from tests.scene_files import gliding, write_scene
@@ -168,3 +170,18 @@ def test_very_short_scenes_are_read_and_claim_nothing(tmp_path):
     checked = check_dataset(tmp_path, None, Settings(num_frames=5), workers=1)
     assert checked.verdict.scenes == 0
     assert "scene_short" in {each.code for each in checked.findings}
+
+
+@pytest.mark.parametrize(("scenes", "rests"), [("demo_scenes", True), ("orbit_scenes", False)])
+def test_the_check_leaves_out_the_motion_of_nothing_as_training_does(scenes, rests, request):
+    base = request.getfixturevalue(scenes)
+    operator = create_motion_data_operator(base, 96, 96, 17, frame_stride=1)
+    with_sky = 0
+    for each in summarise_scenes(check_dataset(base, None, Settings(num_frames=17), workers=1)):
+        clip = operator(each.scene)
+        nothing, moves = ~clip.depth_valid[1:], clip.motion_valid[1:]
+        assert moves[~nothing].float().mean() > 0.95
+        assert moves[nothing].all() if rests else not moves[nothing].any()
+        assert each.left_out == pytest.approx(float((nothing & ~moves).float().mean()), abs=0.01)
+        with_sky += bool(nothing.float().mean() > 0.1)
+    assert with_sky

@@ -27,7 +27,7 @@ ALLOWED = {
     "csv_files": {"files"},
     "data": {"clips", "csv_files", "scenes"},
     "devices": set(),
-    "doctor": {"colours", "csv_files", "files", "findings", "frame_files", "motion", "prompts", "scenes"},
+    "doctor": {"colours", "csv_files", "files", "findings", "frame_files", "motion", "prompts", "resting", "scenes"},
     "encoding": {"batch", "cache", "data", "entries", "packing"},
     "endings": {"stopping"},
     "entries": set(),

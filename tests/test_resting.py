@@ -51,6 +51,36 @@ def test_pixels_at_rest_may_be_left_out(steps, moving, target, convention):
     assert 0 < expected_valid.sum() < expected_valid.numel()
 
 
+def seen(moving: float, nothing: float, speed: float, convention: MotionConvention) -> FrameFiles:
+    """A frame of which some rows hold nothing, with zero vectors; of the others this share moves at this speed."""
+    height, width = 40, 50
+    pixels = np.zeros((height, width, 2), np.float32)
+    depth = np.full((height, width), 3, np.float32)
+    depth[: round(nothing * height)] = 0
+    something = np.flatnonzero(depth)
+    pixels.reshape(-1, 2)[something[: round(moving * len(something))]] = [speed, -speed]
+    return FrameFiles(pixels / np.float32(convention.scale(height, width)), depth, convention)
+
+
+@pytest.mark.parametrize("convention", [MotionConvention(), MotionConvention("ndc", "forward", "up")])
+@pytest.mark.parametrize(
+    ("moving", "nothing", "speed", "rests"),
+    [
+        (0.0, 0.3, 0.0, True),  # nothing moves
+        (0.4, 0.3, 5.0, True),  # large things move
+        (1.0, 0.3, 0.001, True),  # a renderer's rounding
+        (1.0, 0.3, 0.1, False),  # everything moves
+        (0.7, 0.3, 0.1, False),  # the camera moves, and carries a gripper
+        (0.0, 1.0, 0.0, False),  # nothing is there
+    ],
+)
+def test_the_camera_rests_if_most_of_what_is_there_does(convention, moving, nothing, speed, rests):
+    frame = seen(moving, nothing, speed, convention)
+    assert frame.camera_rests() is rests
+    frame.vectors[:4] = np.nan if nothing else 0.0  # what stands where nothing is does not count
+    assert frame.camera_rests() is rests
+
+
 @pytest.mark.parametrize("size", [(64, 96), (32, 32)])
 def test_a_compact_clip_holds_the_packed_targets(tmp_path, size):
     plain_scene(tmp_path / "ball")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from motion_depth.doctor.depth import PlaneFit, fit_planes
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
-from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, motion_row, picture_row
+from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, left_out_row, motion_row, picture_row
 from motion_depth.findings import Finding
 from motion_depth.frame_files import DEPTH, MOTION, RGB, picture_size, read_motion, read_pixels, read_raw_depth
 from motion_depth.scenes import list_scene
@@ -182,6 +182,8 @@ class _SceneReader:
             row |= motion_row(frame.motion, before.motion, self.grid.at(frame.number), self.measure.speeds)
         if frame.depth is not None:
             row |= depth_row(frame.depth, before.depth, self.grid.at(frame.number))
+        if frame.motion is not None and frame.depth is not None and frame.number != self.measure.frames[0]:
+            row |= left_out_row(frame.motion, frame.depth, self.grid.at(frame.number))
         return row
 
     # ------------------------------------------------------------------------------------- evidence and thumbnail

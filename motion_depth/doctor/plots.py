@@ -20,6 +20,7 @@ from motion_depth.doctor.summary import StrideSummary
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
 from motion_depth.frame_files import is_there
 from motion_depth.motion import MotionConvention, decode_motion
+from motion_depth.resting import camera_rests
 
 INK, GOOD, OTHER, GRID = "#1f2937", "#0f766e", "#cbd5e1", "#e5e7eb"
 LOWEST = -0.5  # explained shares below are cut off: how bad a wrong reading is does not matter
@@ -102,9 +103,12 @@ def thumbnail(measure: SceneMeasure, convention: MotionConvention) -> str:
     if small is None:
         return ""
     flow, valid = decode_motion(small.motion, convention)
+    there = is_there(small.depth)
+    if not camera_rests(small.motion, there, convention.scale(measure.height, measure.width)):
+        valid &= torch.from_numpy(there)
     if convention.units != "pixels":  # the vectors are shares of the whole picture's size, not of the thumbnail's
         flow *= torch.tensor([measure.width / flow.shape[2], measure.height / flow.shape[1]])[:, None, None]
-    depth = torch.from_numpy(np.where(is_there(small.depth), small.depth, np.float32(0)))
+    depth = torch.from_numpy(np.where(there, small.depth, np.float32(0)))
     known = depth[depth > 0]
     near, far = (float(v) for v in known.quantile(torch.tensor([0.02, 0.98]))) if len(known) else (1.0, 2.0)
     fastest = max(float(torch.hypot(*flow).max()), 1.0)

@@ -36,6 +36,7 @@ class SceneSummary:
     windows: distinct clips; 0 if the scene is too short for one. stride: of its clips. convention: the scene's own best
     one in words, "" if it cannot be told; explained: the share of what changes at moving pixels that it explains.
     nothing: what stands for nothing there, and for which share of pixels. depth_kind: "camera", "image_plane" or "".
+    left_out: share of pixels whose motion takes no part, because nothing is there and the camera is not known to rest.
     """
 
     scene: str
@@ -53,6 +54,7 @@ class SceneSummary:
     median: float
     farthest: float
     nothing: dict[str, float]
+    left_out: float
     depth_kind: str
     field_of_view: float
     errors: int
@@ -115,6 +117,7 @@ def _summarise(
         median=_over_frames(measure, "median", np.nanmedian),
         farthest=_over_frames(measure, "farthest", np.nanmax),
         nothing={name: share for key, name in NOTHING.items() if (share := _over_frames(measure, key, np.nanmean)) > 0},
+        left_out=_over_frames(measure, f"left_out_{convention.units}", np.nanmean),
         depth_kind=planes.kind if planes else "",
         field_of_view=planes.field_of_view if planes and planes.kind == "camera" else math.nan,
         errors=severities[measure.scene, "error"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from motion_depth.doctor.depth import describe
 from motion_depth.doctor.photometry import NOISE
 from motion_depth.frame_files import is_there
+from motion_depth.motion import MotionConvention, Units
+from motion_depth.resting import camera_rests
 
 GRID_PIXELS = 10_000  # of a frame
 CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
@@ -103,6 +105,21 @@ def depth_row(depth: NDArray, before: NDArray | None, grid: tuple[slice, slice])
         # Compared bit by bit, because NaN is not equal to itself.
         row["depth_same"] = float(not changed.any() and np.array_equal(depth.view(np.uint32), before.view(np.uint32)))
     return row
+
+
+def left_out_row(motion: NDArray, depth: NDArray, grid: tuple[slice, slice]) -> dict[str, float]:
+    """Numbers of a frame's motion (H, W, 2) and depth (H, W) as on disk.
+
+    left_out_<unit>: share of pixels whose motion takes no part if the file is in that unit: nothing is there, and the
+    camera is not known to rest.
+    """
+    there = is_there(depth[grid])
+    return {
+        f"left_out_{units}": 0.0
+        if camera_rests(motion[grid], there, MotionConvention(units).scale(*depth.shape))
+        else _share(~there)
+        for units in get_args(Units)
+    }
 
 
 def speed_of_bin(position: NDArray | float) -> NDArray | float:

@@ -33,11 +33,12 @@ def text_lines(check: DatasetCheck) -> Iterator[str]:
 
 def _scene_line(each: SceneSummary, space: int) -> str:
     state = "ERROR" if each.errors else "warn " if each.warnings else "ok   "
+    without = f", without motion {each.left_out:.0%}" if each.left_out > 0 else ""
     clips = f"{each.windows:4d} clip{'s' if each.windows != 1 else ' '}"
     return (
         f"{state} {each.scene:<{space}} {each.frames:5d} frames {each.width:4d}x{each.height:<4d} {clips}  "
         f"moving {each.moving:6.1%}  depth {metres(each.nearest)} to {metres(each.farthest)} m  "
-        f"nothing {sum(each.nothing.values()):4.0%}"
+        f"nothing {sum(each.nothing.values()):4.0%}{without}"
     )
 
 
