@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from diffsynth.core import ModelConfig, hash_state_dict_keys, load_state_dict
 from diffsynth.models import model_loader
 from safetensors import safe_open
 
+from motion_depth.files import file_size, write_json
 from motion_depth.identity import weights_digest
+from motion_depth.machines import one_at_a_time
 from motion_depth.tiny import register_model_configs
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ MODEL_FILES = {  # part -> names in a folder of the 5B release, the first that e
 CONVERTED = "DiffSynth-Studio/Wan-Series-Converted-Safetensors"
 CONVERTED_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "Wan2.2_VAE.pth")
 TOKENIZER_FOLDER = "google/umt5-xxl"
+TOKENIZER_ID = ("Wan-AI/Wan2.1-T2V-1.3B", f"{TOKENIZER_FOLDER}/")
+DOWNLOAD_LOCK, DOWNLOADS = ".downloads.lock", ".downloads.json"  # in the folder that is downloaded to
 
 
 @contextlib.contextmanager
@@ -131,21 +136,25 @@ class WanFiles:
 
     @staticmethod
     def by_id(model_ids: str, tokenizer: Path | None) -> WanFiles:
-        """Downloads what "MODEL_ID:PATTERN,MODEL_ID:PATTERN" names (unless it is there already) into ./models.
+        """Downloads what "MODEL_ID:PATTERN,MODEL_ID:PATTERN" names (unless it is there already), one process for all.
 
         Raises:
             ValueError: an entry cannot be read, nothing matches, or the download fails.
         """
-        paths = []
+        wanted = []
         for entry in model_ids.split(","):
             model_id, separator, pattern = entry.rpartition(":")
             if not separator:
                 raise ValueError(f"--model_id_with_origin_paths: {entry!r} is not MODEL_ID:FILE_PATTERN")
             if pattern in CONVERTED_FILES and model_id != CONVERTED:
                 model_id, pattern = CONVERTED, str(Path(pattern).with_suffix(".safetensors"))
-            paths.append(_download(model_id, pattern))
-        if tokenizer is None:
-            tokenizer = Path(_download("Wan-AI/Wan2.1-T2V-1.3B", f"{TOKENIZER_FOLDER}/"))
+            wanted.append((model_id, pattern))
+        # The hubs' clients lock their files as well, but give up after ten minutes, which ends all processes.
+        folder = download_folder()
+        with one_at_a_time(folder / DOWNLOAD_LOCK, f"waiting for another process, which downloads to {folder}"):
+            paths = [_download(folder, *each) for each in wanted]
+            if tokenizer is None:
+                tokenizer = Path(_download(folder, *TOKENIZER_ID))
         return WanFiles.in_paths(paths, tokenizer, "--model_id_with_origin_paths")
 
     def configs(self, parts: Sequence[str]) -> list[ModelConfig]:
@@ -160,8 +169,19 @@ class WanFiles:
         return {part: [weights_digest(path) for path in getattr(self, part)] for part in MODEL_FILES}
 
 
-def _download(model_id: str, pattern: str) -> str | list[str]:
-    config = ModelConfig(model_id=model_id, origin_file_pattern=pattern)
+def download_folder() -> Path:
+    """Where the library downloads to: ./models, or what DIFFSYNTH_MODEL_BASE_PATH says."""
+    config = ModelConfig()
+    config.reset_local_model_path()
+    return Path(config.local_model_path)
+
+
+def _download(folder: Path, model_id: str, pattern: str) -> str | list[str]:
+    """Paths of what a pattern names; the hub is asked only until all of it has been downloaded once."""
+    done, name = _downloads(folder), f"{model_id}:{pattern}"
+    there = bool(done.get(name)) and all(file_size(folder / path) == size for path, size in done[name].items())
+    config = ModelConfig(model_id=model_id, origin_file_pattern=pattern, skip_download=there or None)
+    asked = config.require_downloading()
     try:
         with quiet():
             config.download_if_necessary()
@@ -173,7 +193,22 @@ def _download(model_id: str, pattern: str) -> str | list[str]:
         ) from None
     if not config.path:
         raise ValueError(f"--model_id_with_origin_paths: {model_id} has no file that matches {pattern}")
+    if asked:
+        found = [Path(path) for path in ([config.path] if isinstance(config.path, str) else config.path)]
+        files = [file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+        done[name] = {os.path.relpath(file, folder): file.stat().st_size for file in files}
+        with contextlib.suppress(OSError):  # then the hub is asked again
+            write_json(folder / DOWNLOADS, done)
     return config.path
+
+
+def _downloads(folder: Path) -> dict[str, dict[str, int]]:
+    """What was downloaded as a whole: bytes by file, by "MODEL_ID:PATTERN"."""
+    try:
+        done = json.loads((folder / DOWNLOADS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {name: files for name, files in done.items() if isinstance(files, dict)} if isinstance(done, dict) else {}
 
 
 def read_shapes(paths: Sequence[Path]) -> dict[str, torch.Tensor]:

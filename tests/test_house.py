@@ -45,6 +45,7 @@ ALLOWED = {
     "inputs": {"clips", "csv_files", "media", "motion"},
     "lora": set(),
     "losses": {"motion"},
+    "machines": set(),
     "media": {"files", "frame_files", "scenes"},
     "metrics": {"losses", "motion"},
     "motion": set(),
@@ -72,7 +73,7 @@ ALLOWED = {
     "training_state": set(),
     "validation": {"batch", "colours", "evaluation", "losses", "media", "panels", "statistics", "wan"},
     "wan": {"heads", "losses", "weights"},
-    "weights": {"identity", "tiny"},
+    "weights": {"files", "identity", "machines", "tiny"},
 }
 
 
