@@ -39,7 +39,8 @@ class MotionDepthClip:
         frames: (T, H, W, 3) uint8.
         motion: (T, 2, H, W) float32, pixels of this size, backward flow (x, y) to the previous frame of the clip; 0
             where it is invalid.
-        motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame.
+        motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame; where nothing is there, only
+            while the camera rests in every step between the two frames (`resting.camera_rests`).
         depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
         depth_valid: (T, H, W) bool, False where nothing is there (`frame_files.is_there`).
         frame_ids: (T,) int64, the frame numbers of the files.
@@ -182,6 +183,10 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         clip.motion_valid[t] = True
         clip.motion_valid[t].view(-1).index_copy_(0, points, valid)
         clip.motion[t].view(2, -1).index_copy_(1, points, flow.to(clip.motion.dtype))
+        something = clip.depth_valid[t]
+        if not something.all() and not all(step.camera_rests() for step in frames):
+            clip.motion_valid[t] &= something
+            clip.motion[t].masked_fill_(~something, 0.0)
 
     def _put_depth(self, clip: MotionDepthClip, t: int, depth: np.ndarray, crop: CoverCrop) -> None:
         clip.depth[t] = crop.nearest(torch.from_numpy(depth))
