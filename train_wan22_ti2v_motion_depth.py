@@ -48,7 +48,7 @@ from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
-from motion_depth.preflight import check_output, check_record, check_resources, check_scenes
+from motion_depth.preflight import check_output, check_record, check_resources, check_scenes, check_shared_memory
 from motion_depth.resuming import find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int
@@ -235,6 +235,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     count_gpus()
     check_settings(args)
     check_output(args.output_path)
+    check_shared_memory(args)
     dataset, held_out = build_datasets(args)
     files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
     config = choose_heads(args, check_weights(files))

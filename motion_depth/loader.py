@@ -15,6 +15,8 @@ from motion_depth.noise import NoiseMixture
 from motion_depth.stopping import leave_signals_to_the_parent
 from motion_depth.wan import ClipEncoder, pad_contexts
 
+PREFETCHED = 2  # batches that each loader process keeps ready
+
 
 def rank_positions(start: int, total: int, rank: int, processes: int, batch_size: int) -> list[range]:
     """Positions of the training sequence that a process takes in iterations start .. total-1, a batch for each.
@@ -57,7 +59,7 @@ class BatchLoader:
             num_workers=workers,
             collate_fn=list,
             pin_memory=torch.device(device).type == "cuda",
-            prefetch_factor=2 if workers else None,
+            prefetch_factor=PREFETCHED if workers else None,
             persistent_workers=False,
             worker_init_fn=leave_signals_to_the_parent,
         )

@@ -1,8 +1,10 @@
-"""What is looked at before a run starts: scenes, the recorded dataset check, the output folder, disk and GPU memory."""
+"""What is looked at before a run starts: scenes, the recorded check, the output folder, disk, shared and GPU memory."""
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ from motion_depth.data import LoadImageSequenceWithMotionWrapper, read_metadata
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import contradiction, recorded_check
 from motion_depth.findings import raise_errors
-from motion_depth.heads import HeadConfig, MotionDepthHeads
+from motion_depth.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
+from motion_depth.loader import PREFETCHED
 from motion_depth.weights import WanFiles, read_shapes
 
 FLOAT32 = 4  # bytes
 ADAMW = 2  # moments of every trained number
+# Where torch's loader processes put the tensors that they hand over (Linux); containers often have 64 MB of it.
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def check_scenes(operator: LoadImageSequenceWithMotionWrapper, metadata_paths: Sequence[Path]) -> None:
@@ -73,6 +78,48 @@ def check_output(output_path: Path) -> None:
         raise ValueError(f"--output_path {output_path}: {place} is not a folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f"--output_path {output_path}: no permission to write into {place}")
+
+
+def check_shared_memory(args: Any, folder: Path = SHARED_MEMORY) -> None:
+    """Whether what all loader processes of this machine keep ready fits into shared memory; nothing where it is none.
+
+    Args:
+        args: the run's settings.
+
+    Raises:
+        ValueError: it does not, and one of them would be killed by a bus error.
+    """
+    if not args.dataset_num_workers or not folder.is_dir():
+        return
+    encoded, bits = args.cache_path is not None, 16 if args.mixed_precision == "bf16" else 32
+    batch = args.batch_size * sample_bytes(args.num_frames, args.height, args.width, encoded, bits // 8)
+    if args.cache_only:
+        batch = 3 * args.num_frames * args.height * args.width  # read to be encoded: the frames of one clip
+    trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed, disk = args.dataset_num_workers * PREFETCHED * trainings * batch, shutil.disk_usage(folder)
+    if needed > disk.free:
+        whole = math.ceil((needed + disk.used) / 2**30)
+        raise ValueError(
+            f"--dataset_num_workers {args.dataset_num_workers}: loader processes keep {needed / 1e9:.2f} GB ready in "
+            f"{folder}, found {disk.free / 1e9:.2f} GB free; start the container with --shm-size={whole}g or more "
+            f"(docker, podman), or use --dataset_num_workers {int(args.dataset_num_workers * disk.free / needed)}"
+        )
+
+
+def sample_bytes(num_frames: int, height: int, width: int, encoded: bool, float_bytes: int) -> int:
+    """Bytes of a `batch.Sample` as a loader process hands it over, without the prompt's few tokens.
+
+    Args:
+        encoded: with latents, from the cache; else with frames.
+        float_bytes: of one number of the latents.
+    """
+    pixels = num_frames * height * width
+    targets = pixels * (2 * 2 + 2 + 1 + 1)  # motion and depth in float16, a bool for each
+    if not encoded:
+        return targets + 3 * pixels
+    latents = 1 + (num_frames - 1) // FRAMES_PER_LATENT + 1  # of the clip, and of its first frame alone
+    places = (height // LATENT_STRIDE) * (width // LATENT_STRIDE)
+    return targets + latents * HeadConfig.latent_channels * places * float_bytes
 
 
 def check_resources(

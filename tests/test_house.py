@@ -52,7 +52,7 @@ ALLOWED = {
     "noise": set(),
     "packing": {"losses"},
     "panels": {"colours"},
-    "preflight": {"checkpoint", "data", "doctor", "findings", "heads", "motion", "weights"},
+    "preflight": {"checkpoint", "data", "doctor", "findings", "heads", "loader", "motion", "weights"},
     "presentation": {
         *("batch", "clips", "colours", "consistency", "evaluation", "export", "files", "generation", "media", "panels"),
     },

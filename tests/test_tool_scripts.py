@@ -167,6 +167,15 @@ def test_what_pip_says_is_shown_only_if_it_fails(project, tmp_path):
     assert not list(tmp_path.glob("tmp.*"))
 
 
+@pytest.mark.parametrize(("free", "workers"), [(65536, "0"), (25165824, "2")])
+def test_the_demo_loads_without_processes_where_shared_memory_is_small(project, tmp_path, free, workers):
+    write_script(tmp_path / "bin/df", f"#!/bin/sh\necho Filesystem\necho shm {free} 0 {free} 0% /dev/shm\n")
+    program = f'ROOT={project}; source {project}/tools/demo_settings.sh; echo "$DATASET_NUM_WORKERS"'
+    script = write_script(tmp_path / "ask.sh", program)
+    done = shell(script, cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.stdout == f"{workers}\n", done.stderr
+
+
 def test_a_row_of_the_ablations_trains_with_the_given_flags_on_the_demos_scenes(project, tmp_path):
     numbers = {"abs_rel": 0.1, "abs_rel_baseline": 0.2, "moving_epe": 2.0, "moving_epe_baseline": 2.5, "epe": 0.3}
     overall = dict.fromkeys(("0.02", "0.5", "1.0"), numbers)

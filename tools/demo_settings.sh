@@ -14,6 +14,10 @@ export BATCH_SIZE="${BATCH_SIZE:-16}" LOSS_FRAMES="${LOSS_FRAMES:-1}"
 export GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-1}"
 export HEADS_LEARNING_RATE=1e-3 # of stage 1
 export LR_SCHEDULER="${LR_SCHEDULER:-cosine}" LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-50}"
+# Loader processes need shared memory, of which a container may have little (docker gives 64 MB).
+if [[ -d /dev/shm ]] && (($(df -Pk /dev/shm | awk 'END { print $4 }') < 256 * 1024)); then
+    DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-0}"
+fi
 export NUM_PROCESSES="${NUM_PROCESSES:-1}" DATASET_NUM_WORKERS="${DATASET_NUM_WORKERS:-2}"
 export SAVE_STEPS="${SAVE_STEPS:-200}" KEEP_LAST="${KEEP_LAST:-1}" WANDB_MODE="${WANDB_MODE:-offline}"
 export VENV="${VENV:-$ROOT/.venv}"
