@@ -1,8 +1,12 @@
 """Files of pictures and videos are what they seem, whole or not there."""
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from motion_depth import media
@@ -63,8 +67,68 @@ def test_half_a_video_is_an_error_and_not_a_shorter_video(tmp_path):
     write_video(tmp_path / "clip.mp4", noise, fps=8)
     content = (tmp_path / "clip.mp4").read_bytes()
     (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"half\.mp4: .* expected 1.50 s: the file is cut off"):
+    with pytest.raises(ValueError, match=r"half\.mp4: found \d frames and then an error: the file is cut off") as error:
         read_video(tmp_path / "half.mp4")
+    assert "\n" not in str(error.value)
+
+
+def timed_video(path: Path, times: str, *options: str) -> np.ndarray:
+    """Writes 20 frames, brighter by 10 each, that are shown at the milliseconds that an expression of N says."""
+    frames = np.broadcast_to(10 * np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 32, 48, 3))
+    noise = np.random.default_rng(0).integers(0, 10, (20, 32, 48, 1), dtype=np.uint8)
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "48x32", "-r", "30", "-i", "-"]
+    timing = ["-vf", f"settb=1/1000,setpts={times!r}", *media._each_frame_once(), "-enc_time_base", "1/1000"]
+    command = [get_ffmpeg_exe(), "-v", "error", *source, *timing, *options, "-pix_fmt", "yuv420p", str(path)]
+    subprocess.run(command, input=(frames + noise).tobytes(), check=True)
+    return frames
+
+
+FAST_THEN_SLOW, WITH_A_PAUSE = "if(lt(N,10),N*33,330+(N-10)*200)", "if(lt(N,10),N*33,5000+N*33)"
+FAST_START = ("-c:v", "libx264", "-movflags", "+faststart")
+
+
+@pytest.mark.parametrize("times", [FAST_THEN_SLOW, WITH_A_PAUSE, "N*125", "3000+N*40"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_come_once_each_whenever_they_are_shown(tmp_path, suffix, times):
+    path = tmp_path / f"clip{suffix}"
+    frames = timed_video(path, times, *FAST_START[: 4 if suffix == ".mp4" else 2])
+    found = read_video(path)
+    assert len(found) == len(frames)
+    assert (np.diff(found.astype(float).mean(axis=(1, 2, 3))) > 5).all()
+
+
+@pytest.mark.parametrize("times", [FAST_THEN_SLOW, WITH_A_PAUSE, "N*125"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_a_cut_video_is_an_error_whenever_its_frames_are_shown(tmp_path, suffix, times, share):
+    path = tmp_path / f"clip{suffix}"
+    timed_video(path, times, *(FAST_START if suffix == ".mp4" else ()))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"the file is cut off|found no readable video"):
+        read_video(path)
+
+
+def test_a_video_with_longer_sound_is_whole(tmp_path):
+    timed_video(tmp_path / "silent.mp4", "N*125", *FAST_START)
+    sound = ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "copy", "-c:a", "aac", str(tmp_path / "loud.mp4")]
+    subprocess.run([get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "silent.mp4"), *sound], check=True)
+    assert len(read_video(tmp_path / "loud.mp4")) == 20
+
+
+@pytest.mark.parametrize(
+    ("version", "option"),
+    [
+        ("4.2.2-static", "-vsync"),
+        ("5.0", "-vsync"),
+        ("5.1.4", "-fps_mode"),
+        ("n9.0.2-17-g2a5", "-fps_mode"),
+        ("N-1", "-fps_mode"),
+    ],
+)
+def test_the_option_is_one_that_the_ffmpeg_knows(monkeypatch, version, option):
+    monkeypatch.setattr(media, "get_ffmpeg_version", lambda: version)
+    assert media._each_frame_once() == [option, "passthrough"]
 
 
 def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path):
