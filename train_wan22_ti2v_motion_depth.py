@@ -49,7 +49,7 @@ from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
 from motion_depth.preflight import check_output, check_record, check_resources, check_scenes, check_shared_memory
-from motion_depth.resuming import find_resume
+from motion_depth.resuming import agree_on_resume, find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
@@ -241,7 +241,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     config = choose_heads(args, check_weights(files))
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
-    start, resumed = find_resume(args, say)
+    start, resumed = find_resume(args, say) if rank() == 0 else (0, None)
 
     sharding = take_request()
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
@@ -254,6 +254,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         log_with="wandb" if args.use_wandb else None,
     )
     check_processes(accelerator)
+    start, resumed = agree_on_resume(accelerator, args, start, resumed)
     if accelerator.is_main_process:
         for message in clear_leftovers(args.output_path):
             say(message)

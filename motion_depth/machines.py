@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,25 @@ def one_at_a_time(lock: Path, waiting: str) -> Iterator[None]:
         yield
 
 
-def machine_of(process: int, leaders: list[bool]) -> int:
-    """The first process on the machine of a process."""
-    return max(rank for rank, leads in enumerate(leaders[: process + 1]) if leads)
+@dataclass(frozen=True)
+class Machine:
+    """The processes of this machine: ranks first, first + 1, ... and whether it is the only machine."""
+
+    first: int
+    processes: int
+    alone: bool
+
+    @classmethod
+    def find(cls, accelerator: Accelerator) -> Machine:
+        """Collective. Launchers number the processes of a machine one after the other."""
+        firsts = [rank for rank in gather_object([_first_rank(accelerator)]) if rank is not None]
+        mine = max(rank for rank in firsts if rank <= accelerator.process_index)
+        end = min((rank for rank in firsts if rank > mine), default=accelerator.num_processes)
+        return cls(mine, end - mine, len(firsts) == 1)
+
+
+def _first_rank(accelerator: Accelerator) -> int | None:
+    return accelerator.process_index if accelerator.is_local_main_process else None
 
 
 def sees_shared(accelerator: Accelerator, flag: str, folder: Path) -> list[str]:
@@ -59,7 +76,7 @@ def sees_shared(accelerator: Accelerator, flag: str, folder: Path) -> list[str]:
     Raises:
         ValueError: on all processes, if the main process cannot write there.
     """
-    if sum(gather_object([accelerator.is_local_main_process])) == 1:
+    if Machine.find(accelerator).alone:
         return []
     name, failure = f".shared-{secrets.token_hex(8)}", None
     if accelerator.is_main_process:
@@ -101,8 +118,8 @@ def require_alike(accelerator: Accelerator, found: Mapping[str, Any] | None) -> 
     for rank, (host, theirs) in [(rank, each) for rank, each in enumerate(everywhere) if each]:
         if differing := [name for name, value in everywhere[0][1].items() if theirs[name] != value]:
             raise ValueError(
-                f"{', '.join(differing)}: found another content on {host} (rank {rank}) than on {everywhere[0][0]} "
-                "(rank 0), expected the same or a copy on every machine"
+                f"{', '.join(differing)}: found another on {host} (rank {rank}) than on {everywhere[0][0]} (rank 0); "
+                "expected the same settings, and the same files or copies of them, on every machine"
             )
 
 

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, step_folders
+from motion_depth.machines import require_alike, require_shared
 from motion_depth.run import STATE_FILE
-from motion_depth.settings import differences
+from motion_depth.settings import common_settings, differences
 
 
 def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
@@ -46,6 +50,26 @@ def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint 
     if differing := differences(args, settings):
         raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
     return step, found
+
+
+def agree_on_resume(
+    accelerator: Accelerator, args: Any, start: int, resumed: Checkpoint | None
+) -> tuple[int, Checkpoint | None]:
+    """What the main process goes on from (`find_resume`), on every process, each of which reads it. Collective.
+
+    Args:
+        start, resumed: of the main process; those of the others do not count.
+
+    Raises:
+        ValueError: on all processes, if machines have other settings or do not share --output_path; on one that cannot
+            read the checkpoint.
+    """
+    require_alike(accelerator, {f"--{name}": value for name, value in common_settings(args).items()})
+    require_shared(accelerator, "--output_path", args.output_path, "a run that goes on reads its checkpoint there")
+    start, name = broadcast_object_list([start, resumed and resumed.folder.name])
+    if name is None or accelerator.is_main_process:
+        return start, resumed if accelerator.is_main_process else None
+    return start, read_checkpoint(args.output_path / name if args.resume == "auto" else Path(args.resume))
 
 
 def _refuse_to_start_over(output_path: Path) -> None:

@@ -95,6 +95,16 @@ def plain(args: Any) -> dict:
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
+def common_settings(args: Any) -> dict:
+    """What all machines of a run must be given alike. Files may have other places on each; True stands for one."""
+    of_a_machine = {"model_paths", "dataset_num_workers"}
+    return {
+        name: True if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in of_a_machine
+    }
+
+
 def differences(args: Any, before: Mapping) -> list[str]:
     """In what a continuation differs from the run that it continues, apart from what may differ; a text each."""
     return [

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import clear_device_cache
 from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
@@ -21,9 +20,10 @@ from motion_depth.cache import CachedDataset, ClipCache, Missing
 from motion_depth.data import MotionDepthDataset, raise_load_errors
 from motion_depth.encoding import encode_missing
 from motion_depth.loader import encode
+from motion_depth.machines import Machine, require_alike, sees_shared
 from motion_depth.statistics import Statistics, measure
 from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
-from motion_depth.weights import WanFiles
+from motion_depth.weights import MODEL_FILES, WanFiles
 
 PROMPTS_AT_ONCE = 64  # handed from process to process; one has up to 4 MB
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
@@ -54,6 +54,7 @@ def prepare_data(
         ValueError: see `fill_caches`.
     """
     dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+    identity = agree_on_data(accelerator, train, held_out, files)
     datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
     if args.cache_path is None:
         prompts = sorted({row["prompt"] for dataset, _ in datasets for row in dataset.data})
@@ -61,7 +62,10 @@ def prepare_data(
         encoder = ClipEncoder(load_pipeline(files, ("vae",), dtype, accelerator.device), contexts)
         sources = [dataset for dataset, _ in datasets]
     else:
-        caches = [(make_cache(args.cache_path, dataset, files, dtype), wanted) for dataset, wanted in datasets]
+        caches = [
+            (ClipCache(args.cache_path, dataset, identity, files.tokenizer, dtype), wanted)
+            for dataset, wanted in datasets
+        ]
         sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
         encoder = None
     if args.cache_only:
@@ -80,23 +84,33 @@ def fill_caches(
 ) -> list[Dataset]:
     """Encodes what is missing, all processes together, and returns each cache's dataset of encoded samples.
 
-    The text encoder and the VAE are loaded only if something of theirs is missing, and are gone when this returns.
+    Machines that share the folder divide the work; otherwise each fills its own. The text encoder and the VAE are
+    loaded only if something of theirs is missing, and are gone when this returns.
 
     Args:
         caches: each with the positions of its dataset that will be read.
 
     Raises:
-        ValueError: a clip cannot be read, or the folder takes no more.
+        ValueError: a clip cannot be read, the folder takes no more, or machines have other files of a scene.
     """
-    found = [cache.missing(positions) for cache, positions in caches] if accelerator.is_main_process else None
-    found = broadcast_object_list([found])[0]
-    for missing in found:
-        accelerator.print(missing.summary)
+    machine, folder = Machine.find(accelerator), caches[0][0].folder
+    first, processes = machine.first, machine.processes
+    if not sees_shared(accelerator, "--cache_path", folder):
+        first, processes = 0, accelerator.num_processes
+    found = None
+    if accelerator.process_index == first:
+        found = [cache.missing(positions) for cache, positions in caches]
+        for missing in found:
+            print(missing.summary, flush=True)
+    found = gather_object([found])[first]
+    place = (accelerator.process_index - first, processes)
     # Prompts are few: only one process loads the text encoder, and nobody has it beside the VAE.
-    if accelerator.is_main_process:
-        _encode(accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], files, dtype)
-    _encode(accelerator, "vae", caches, [replace(each, prompts=[]) for each in found], files, dtype, workers)
-    accelerator.wait_for_everyone()
+    if place[0] == 0:
+        _encode(accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], files, dtype, place)
+    clips = [replace(each, prompts=[]) for each in found]
+    _encode(accelerator, "vae", caches, clips, files, dtype, place, workers)
+    for cache, _ in caches:
+        _exchange_known(cache)
     return [CachedDataset(cache) for cache, _ in caches]
 
 
@@ -107,6 +121,7 @@ def _encode(
     found: Sequence[Missing],
     files: WanFiles,
     dtype: torch.dtype,
+    place: tuple[int, int],
     workers: int = 0,
 ) -> None:
     """Encodes what is missing of each cache with one part of the model, which is loaded only for that."""
@@ -114,12 +129,42 @@ def _encode(
         return
     encoder = ClipEncoder(load_pipeline(files, (part,), dtype, accelerator.device))
     for (cache, _), missing in zip(caches, found, strict=True):
-        encode_missing(
-            cache, missing, encoder, accelerator.process_index, accelerator.num_processes, workers,
-            progress=accelerator.is_main_process,
-        )  # fmt: skip
+        encode_missing(cache, missing, encoder, *place, workers, progress=place[0] == 0)
     del encoder
     clear_device_cache(garbage_collection=True)
+
+
+def _exchange_known(cache: ClipCache) -> None:
+    """Tells every process what each clip's files are, so that nobody else looks. Collective."""
+    known = {}
+    for theirs in gather_object([cache.known]):
+        for clip, files in theirs.items():
+            if known.setdefault(clip, files) != files:
+                raise ValueError(
+                    f"--dataset_base_path: scene {clip[0]} has other files on one machine than on another; expected "
+                    "the same files or copies of them"
+                )
+    cache.known.update(known)
+
+
+def agree_on_data(
+    accelerator: Accelerator, train: MotionDepthDataset, held_out: MotionDepthDataset | None, files: WanFiles
+) -> dict[str, list[str]]:
+    """The weights' identity, of which the first process of each machine convinces itself. Collective.
+
+    Raises:
+        ValueError: on all processes, if machines have other weights, CSVs, or numbers of frames.
+    """
+    found = None
+    if accelerator.is_local_main_process:
+        tables = {"--dataset_metadata_path": train} | ({"--val_metadata_path": held_out} if held_out else {})
+        found = {f"weights ({part})": digests for part, digests in files.identity().items()}
+        for flag, dataset in tables.items():
+            rows = [(row["video"], row["prompt"]) for row in dataset.data]
+            found[f"{flag} or its scenes' frames"] = list(zip(rows, dataset.windows, strict=True))
+    require_alike(accelerator, found)
+    identity = found and {part: found[f"weights ({part})"] for part in MODEL_FILES}
+    return broadcast_object_list([identity])[0]
 
 
 def encode_for_all(
@@ -134,11 +179,6 @@ def encode_for_all(
         (sent,) = broadcast_object_list([[contexts.get(prompt) for prompt in several]])
         contexts.update(zip(several, sent, strict=True))
     return contexts
-
-
-def make_cache(folder: Path, dataset: MotionDepthDataset, files: WanFiles, dtype: torch.dtype) -> ClipCache:
-    """The cache of one dataset for one model."""
-    return ClipCache(folder, dataset, files.identity(), files.tokenizer, dtype)
 
 
 def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncoder | None) -> list[Sample]:

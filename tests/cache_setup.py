@@ -64,11 +64,14 @@ class CacheSetup:
         copy._at(root)
         return copy
 
+    def files_of_model(self) -> WanFiles:
+        parts = {part: [self.model / part] for part in ("dit", "text_encoder", "vae")}
+        return WanFiles(**parts, tokenizer=self.model / "tokenizer")
+
     def job(self) -> ClipCache:
         """As a new job would make it."""
         dataset = MotionDepthDataset(self.data, self.csv, make_operator(self.data, **self.settings), **self.order)
-        parts = {part: [self.model / part] for part in ("dit", "text_encoder", "vae")}
-        files = WanFiles(**parts, tokenizer=self.model / "tokenizer")
+        files = self.files_of_model()
         return ClipCache(self.folder, dataset, files.identity(), files.tokenizer, self.dtype)
 
     def missing(self) -> Missing:
