@@ -5,7 +5,6 @@ Settings are the training script's flags as attributes of one object; messages n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,38 @@ HARMLESS = {
 }
 
 
+# The lowest and the highest value of every number; beyond it a run would never end, fill the memory, or diverge.
+RANGES: dict[str, tuple[float, float]] = {
+    "dataset_repeat": (1, 10**6),
+    "dataset_num_workers": (0, 1024),
+    "height": (32, 4096),
+    "width": (32, 4096),
+    "num_frames": (5, 4097),
+    "loss_frames": (0, 4097),
+    "val_steps": (0, 10**9),
+    "val_clips": (0, 10**5),
+    "lora_rank": (1, 4096),
+    "motion_loss_weight": (0, 10**6),
+    "depth_loss_weight": (0, 10**6),
+    "flow_loss_weight": (0, 10**6),
+    "learning_rate": (0, 10),
+    "lora_learning_rate": (0, 10),
+    "weight_decay": (0, 10),
+    "lr_warmup_steps": (0, 10**9),
+    "max_grad_norm": (0, 10**9),
+    "num_epochs": (1, 10**6),
+    "max_steps": (0, 10**9),
+    "batch_size": (1, 1024),
+    "gradient_accumulation_steps": (1, 10**5),
+    "max_bad_steps": (0, 10**9),
+    "seed": (0, 2**32 - 1),  # what numpy's own generator takes
+    "save_steps": (0, 10**9),
+    "keep_last": (0, 10**9),
+    "max_hours": (0, 10**5),
+    "timeout_minutes": (0.01, 10**5),
+}
+
+
 def check_settings(args: Any) -> None:
     """Refuses what cannot work, before anything is read or loaded."""
     if (
@@ -45,32 +76,9 @@ def check_settings(args: Any) -> None:
         != 1
     ):
         raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
-    for name in ("dataset_repeat", "batch_size", "gradient_accumulation_steps", "num_epochs", "lora_rank"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1")
-    for name in (
-        "max_steps",
-        "save_steps",
-        "keep_last",
-        "lr_warmup_steps",
-        "dataset_num_workers",
-        "max_grad_norm",
-        "motion_loss_weight",
-        "depth_loss_weight",
-        "flow_loss_weight",
-        "val_steps",
-        "learning_rate",
-        "lora_learning_rate",
-        "weight_decay",
-        "max_bad_steps",
-        "max_hours",
-        "val_clips",
-        "seed",
-    ):
-        if not 0 <= getattr(args, name) < math.inf:
-            raise ValueError(f"--{name} {getattr(args, name)}: expected 0 or more")
-    if not 0 < args.timeout_minutes < math.inf:
-        raise ValueError(f"--timeout_minutes {args.timeout_minutes}: expected more than 0")
+    for name, (lowest, highest) in RANGES.items():
+        if not lowest <= getattr(args, name) <= highest:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected {lowest:,} to {highest:,}")
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
     if not 0 <= args.loss_frames <= args.num_frames:

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from motion_depth.files import expect_file
 from motion_depth.tiny_vae import Z_DIM, LinearVideoVAE, TinyWanVideoVAE38
 
 CONFIG_FILE = "diffsynth_model_configs.json"
@@ -41,6 +42,10 @@ MODEL_NAMES: dict[type[nn.Module], str] = {
     TinyWanVideoVAE38: "wan_video_vae",
 }
 MODEL_CLASSES = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in MODEL_NAMES}
+
+# What a model may have at most. A CONFIG_FILE is text, and blocks without number would be built without end.
+MOST_LAYERS, LARGEST_SIZE, LARGEST_VOCABULARY = 256, 2**16, 2**19
+MOST_PARAMETERS = 5e9  # of the DiT: those of the 5B
 
 # The tokenizer learns its merges from these; text beyond them falls back to bytes, so nothing is ever unknown.
 TOKENIZER_PROMPTS = (
@@ -74,6 +79,8 @@ def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text
             f"--dim {dim} with --num_heads {num_heads}: expected a head width (dim / heads) that is even and whose "
             "third, rounded down, is even: 12, 20, 24, 32, 48, 96 and 128 are; 16 and 64 are not"
         )
+    if problem := _too_large({"dim": dim, "ffn_dim": 4 * dim, "num_layers": num_layers, "text_dim": text_dim}):
+        raise ValueError(f"--dim {dim} with --num_layers {num_layers}: {problem}")
     return {
         "has_image_input": False,
         "patch_size": [1, 2, 2],
@@ -168,7 +175,7 @@ def register_model_configs(folder: Path | str) -> None:
     if not path.exists():
         return
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(expect_file(path).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error}); make the tiny model again") from None
     if not isinstance(entries, list):
@@ -213,3 +220,19 @@ def _check_entry(entry: Any, where: str) -> None:
         inspect.signature(model_class).bind(**entry["extra_kwargs"])
     except TypeError as error:
         raise ValueError(f"{where}: extra_kwargs do not fit {model_class.__name__}: {error}") from None
+    if problem := _too_large(entry["extra_kwargs"]):
+        raise ValueError(f"{where}: extra_kwargs: {problem}")
+
+
+def _too_large(arguments: dict[str, Any]) -> str | None:
+    """Which of a model's arguments is no number or flag that a model can be built with; None if none is."""
+    limits = {"num_layers": MOST_LAYERS, "vocab": LARGEST_VOCABULARY}
+    for name, value in arguments.items():
+        limit = limits.get(name, LARGEST_SIZE)
+        for number in value if isinstance(value, list) and name == "patch_size" and len(value) == 3 else [value]:
+            if not isinstance(number, bool) and not (isinstance(number, int | float) and 0 < number <= limit):
+                return f"found {name} {value!r:.60}, expected a number of at most {limit:,}"
+    dim, ffn_dim, layers = (arguments.get(name, 0) for name in ("dim", "ffn_dim", "num_layers"))
+    if (parameters := layers * (8 * dim**2 + 2 * dim * ffn_dim)) > MOST_PARAMETERS:
+        return f"{parameters:.2g} parameters, expected at most {MOST_PARAMETERS:.2g}"
+    return None

@@ -67,7 +67,7 @@ ALLOWED = {
     "source": {"batch", "cache", "data", "encoding", "loader", "machines", "statistics", "wan", "weights"},
     "statistics": {"losses"},
     "stopping": set(),
-    "tiny": {"tiny_vae"},
+    "tiny": {"files", "tiny_vae"},
     "tiny_vae": set(),
     "tracking": {"batch", "files", "health", "noise"},
     "training_state": set(),

@@ -1,6 +1,8 @@
 """The tiny model's files: the library's own loader and pipeline run them, and its table of models is kept in order."""
 
 import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,24 @@ def test_head_width_that_rotary_embedding_cannot_use_is_an_error(dim, heads):
         tiny.dit_arguments(dim=dim, num_heads=heads)
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_layers": 10**9},
+        {"num_layers": 257},
+        {"dim": 3 * 2**16, "num_heads": 2**13},
+        {"dim": 6144, "num_layers": 64},
+    ],
+)
+def test_a_model_that_no_machine_builds_is_an_error(sizes):
+    with pytest.raises(ValueError, match=r"--dim \d+ with --num_layers \d+: .*expected (a number of )?at most"):
+        tiny.dit_arguments(**sizes)
+
+
+def test_the_5bs_own_sizes_are_accepted():
+    assert tiny.dit_arguments(3072, 24, 30, 4096)["num_layers"] == 30
+
+
 def test_accepted_head_widths_are_those_whose_numbers_the_library_pairs():
     def accepted(head_dim: int) -> bool:
         try:
@@ -237,6 +257,32 @@ def test_library_models_are_never_replaced(folder, tmp_path):
         ({"extra_kwargs": {"width": 3}}, "extra_kwargs do not fit WanModel"),
         ({"extra_kwargs": None}, "extra_kwargs do not fit WanModel"),
         ({"state_dict_converter": "os.system"}, "expected the keys"),
+        *(
+            (
+                {"extra_kwargs": tiny.dit_arguments() | {name: value}},
+                f"extra_kwargs: found {name} .*, expected a number of at most",
+            )
+            for name, value in [
+                ("num_layers", 10**9),
+                ("num_layers", 10**400),
+                ("num_layers", "10"),
+                ("num_layers", [10**9]),
+                ("num_layers", -1),
+                ("num_heads", 0),
+                ("num_layers", math.inf),
+                ("num_layers", math.nan),
+                ("dim", 10**9),
+                ("ffn_dim", 10**12),
+                ("freq_dim", 10**9),
+                ("in_dim", 10**9),
+                ("text_dim", 10**9),
+                ("patch_size", [1, 2, 10**9]),
+                ("patch_size", [1] * 10**6),
+                ("eps", None),
+                ("dim", {"a": 1}),
+            ]
+        ),
+        ({"extra_kwargs": tiny.dit_arguments() | {"dim": 2**16, "ffn_dim": 2**16}}, "parameters, expected at most 5e"),
     ],
 )
 def test_bad_entry_is_a_one_line_error_and_registers_nothing(folder, tmp_path, changes, message):
@@ -246,6 +292,12 @@ def test_bad_entry_is_a_one_line_error_and_registers_nothing(folder, tmp_path, c
     assert str(error.value).startswith(f"{tmp_path / tiny.CONFIG_FILE}: entry 0")
     assert "\n" not in str(error.value)
     assert before == MODEL_CONFIGS
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / tiny.CONFIG_FILE)
+    with pytest.raises(ValueError, match="it is a named pipe, expected a file"):
+        tiny.register_model_configs(tmp_path)
 
 
 @pytest.mark.parametrize(
