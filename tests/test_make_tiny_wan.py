@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from motion_depth import tiny
+from tests.inprocess import snapshot
 from tests.moving_squares import SCENES, write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +91,97 @@ def test_folder_with_other_files_is_never_overwritten(tmp_path, dataset, monkeyp
     assert code == 2
     assert "holds thesis.tex" in err
     assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def change_file(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"mine")
+
+
+def forget_files(folder: Path) -> None:
+    """As a version before wrote it."""
+    found = json.loads((folder / "tiny_wan.json").read_text())
+    del found["files"]
+    (folder / "tiny_wan.json").write_text(json.dumps(found))
+
+
+NOT_ITS_OWN = {
+    "a file beside": (lambda f: change_file(f, "notes.txt"), "holds notes.txt"),
+    "a file inside": (lambda f: change_file(f, "google/umt5-xxl/notes.txt"), "holds google/umt5-xxl/notes.txt"),
+    "a hidden file": (lambda f: change_file(f, "google/.notes"), "holds google/.notes"),
+    "a folder": (lambda f: (f / "google/runs").mkdir(), "holds google/runs"),
+    "a link": (lambda f: (f / "more").symlink_to(f), "holds more"),
+    "a link in place of a file": (
+        lambda f: (f / tiny.VAE_FILE).rename(f.parent / "vae") and (f / tiny.VAE_FILE).symlink_to(f.parent / "vae"),
+        f"holds {tiny.VAE_FILE}",
+    ),
+    "other weights": (lambda f: change_file(f, tiny.VAE_FILE), f"{tiny.VAE_FILE} is not as it was written"),
+    "another tokenizer": (
+        lambda f: change_file(f, "google/umt5-xxl/tokenizer.json"), "tokenizer.json is not as it was written"
+    ),
+    "no settings": (lambda f: (f / "tiny_wan.json").unlink(), "does not say which files this tool wrote"),
+    "settings of something else": (lambda f: (f / "tiny_wan.json").write_text("[]"), "does not say which files"),
+    "an older model": (forget_files, "does not say which files this tool wrote"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_model(dataset, tmp_path_factory) -> tuple[Path, tuple[object, ...]]:
+    """A small tiny model, and the flags that made it but for --output."""
+    folder, flags = tmp_path_factory.mktemp("model") / "tiny", ("--dataset_base_path", dataset, "--dim", 48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["make_tiny_wan.py", *map(str, flags), "--output", str(folder)])
+        make_tiny_wan.main()
+    return folder, flags
+
+
+@pytest.mark.parametrize("case", NOT_ITS_OWN)
+def test_only_what_it_wrote_itself_is_replaced(case, small_model, tmp_path, monkeypatch, capsys):
+    model, flags = small_model
+    folder = tmp_path / "tiny"
+    shutil.copytree(model, folder)
+    change, message = NOT_ITS_OWN[case]
+    change(folder)
+    before = snapshot(tmp_path)
+    code, _, err = run_tool(monkeypatch, capsys, *flags, "--output", folder, "--overwrite", "--seed", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert snapshot(tmp_path) == before
+
+
+def test_what_comes_while_the_model_is_made_is_kept(small_model, tmp_path, monkeypatch, capsys):
+    model, flags = small_model
+    folder = tmp_path / "tiny"
+    shutil.copytree(model, folder)
+    write = tiny.write_tiny_wan
+
+    def write_late(*arguments: object) -> object:
+        change_file(folder, "notes.txt")
+        return write(*arguments)
+
+    monkeypatch.setattr(tiny, "write_tiny_wan", write_late)
+    code, _, err = run_tool(monkeypatch, capsys, *flags, "--output", folder, "--overwrite", "--seed", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert (folder / "notes.txt").read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_model_of_an_older_version_stands(small_model, tmp_path, monkeypatch, capsys):
+    model, flags = small_model
+    folder = tmp_path / "tiny"
+    shutil.copytree(model, folder)
+    forget_files(folder)
+    code, out, err = run_tool(monkeypatch, capsys, *flags, "--output", folder)
+    assert code == 0, err
+    assert "stands" in out
+
+
+def test_a_linked_folder_is_replaced_where_the_link_leads(small_model, tmp_path, monkeypatch, capsys):
+    model, flags = small_model
+    shutil.copytree(model, tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    assert run_tool(monkeypatch, capsys, *flags, "--output", tmp_path / "link", "--overwrite", "--seed", 1)[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "real/tiny_wan.json").read_text())["seed"] == 1
 
 
 def test_changed_frames_are_noticed(tmp_path, dataset, monkeypatch, capsys):

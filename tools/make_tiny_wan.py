@@ -24,9 +24,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth import tiny
+from motion_depth.files import expect_file
 from motion_depth.tiny_vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
 
 SETTINGS_FILE = "tiny_wan.json"
+FILES = "files"  # under this name it says what was written beside it: SHA-256 by path
 FORMAT = 2  # of the weights; counts up when code and older tiny models no longer fit
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
@@ -44,7 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dim", type=_positive, default=128, help="width of the DiT (the 5B: 3072)")
     parser.add_argument("--num_heads", type=_positive, default=4, help="attention heads of the DiT (the 5B: 24)")
     parser.add_argument("--num_layers", type=_positive, default=10, help="blocks of the DiT (the 5B: 30)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a tiny model that was made otherwise")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a tiny model made otherwise, if nothing in it was changed"
+    )
     return parser.parse_args()
 
 
@@ -150,26 +154,59 @@ def model_stands(output: Path, settings: dict, overwrite: bool) -> bool:
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output}: a file of that name exists")
-    entries = {path.name for path in output.iterdir()} if output.exists() else set()
-    if not entries:
+    if not output.exists() or not any(output.iterdir()):
         return False
-    if foreign := sorted(entries - MODEL_ENTRIES):
-        raise ValueError(
-            f"--output {output}: holds {foreign[0]}, which is no part of a tiny model; give another folder"
-        )
+    expect_own(output, unchanged=overwrite)
     if overwrite:
         return False
-    try:
-        found = json.loads((output / SETTINGS_FILE).read_text())
-    except (OSError, ValueError):
-        found = {}
+    found = read_settings(output)
     different = [name for name in settings if found.get(name) != settings[name]]
-    if different or entries != MODEL_ENTRIES:
+    missing = [name for name in (found.get(FILES) or MODEL_ENTRIES) if not (output / name).exists()]
+    if different or missing:
         raise ValueError(
             f"--output {output}: holds a tiny model made otherwise ({', '.join(different) or 'files are missing'}); "
             "give --overwrite or another folder"
         )
     return True
+
+
+def read_settings(output: Path) -> dict:
+    """What a tiny model's folder says that it was made of; empty if it does not."""
+    try:
+        found = json.loads(expect_file(output / SETTINGS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get(FILES, {}), dict) else {}
+
+
+def expect_own(output: Path, unchanged: bool) -> None:
+    """Raises ValueError if a folder holds anything that this tool did not write, at any depth.
+
+    Args:
+        unchanged: whether every file must also be as it was written, which cannot be told of an older version's model.
+    """
+    found = read_settings(output)
+    noted = found.get(FILES, {})
+    files = {SETTINGS_FILE, *(noted or MODEL_ENTRIES)}
+    folders = {parent.as_posix() for name in [*files, f"{tiny.TOKENIZER_FOLDER}/x"] for parent in Path(name).parents}
+    for path in sorted(output.rglob("*")):
+        name = path.relative_to(output).as_posix()
+        known = name in files or (not noted and path.parent == output / tiny.TOKENIZER_FOLDER)
+        if path.is_symlink() or not (name in folders if path.is_dir() else known and path.is_file()):
+            raise ValueError(f"--output {output}: holds {name}, which is no part of a tiny model; give another folder")
+        if unchanged and name in noted and noted[name] != file_digest(path):
+            raise ValueError(
+                f"--output {output}: {name} is not as it was written; move it away, or give another folder"
+            )
+    if unchanged and not noted:
+        raise ValueError(
+            f"--output {output}: does not say which files this tool wrote there, so none is replaced; move it away, or "
+            "give another folder"
+        )
+
+
+def file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def frames_digest(base: Path, scenes: dict[str, list[Path]]) -> str:
@@ -201,7 +238,11 @@ def make(args: argparse.Namespace) -> None:
         new = Path(scratch, "new")
         new.mkdir()
         models = tiny.write_tiny_wan(new, vae, dit_kwargs, args.seed)
+        written = sorted(path for path in new.rglob("*") if path.is_file())
+        settings[FILES] = {path.relative_to(new).as_posix(): file_digest(path) for path in written}
         (new / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        if output.exists() and any(output.iterdir()):
+            expect_own(output, unchanged=True)  # again: making the new one took a while
         if output.exists():
             output.rename(Path(scratch, "old"))
         new.rename(output)
