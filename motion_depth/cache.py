@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from motion_depth.batch import Sample, pack_targets
 from motion_depth.data import (
@@ -38,6 +37,7 @@ from motion_depth.entries import Entry
 from motion_depth.identity import SceneFiles, code_digests, file_digest, text_digest, versions
 from motion_depth.losses import Targets
 from motion_depth.packing import unpack_maps
+from motion_depth.progress import ProgressBar
 
 FORMAT = 3  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
@@ -174,7 +174,7 @@ class ClipCache:
         old = [scene for scene, found in there.items() if found]
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             read = pool.map(self.files, old)
-            deque(tqdm(read, "comparing files", len(old), leave=False, unit="scene", delay=5), maxlen=0)
+            deque(ProgressBar(read, "comparing files", len(old), leave=False, unit="scene", delay=5), maxlen=0)
             clip_troubles = list(pool.map(lambda clip: self._trouble(*clip) if there[clip[0]] else "new", clips))
             prompt_troubles = list(pool.map(lambda prompt: self.context_entry(prompt).trouble(), prompts))
         counts = f"{_count(clip_troubles, 'clips')}, {_count(prompt_troubles, 'prompts')}"

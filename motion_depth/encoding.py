@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import random
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from motion_depth.batch import pack_targets
 from motion_depth.cache import ClipCache, Missing, clip_files
 from motion_depth.data import LoadError, raise_load_errors
 from motion_depth.entries import DRAFT_SUFFIX, Entry
 from motion_depth.packing import pack_maps
+from motion_depth.progress import ProgressBar
 
 ABANDONED_AFTER = 3600  # seconds; an unfinished file this old belongs to a job that was killed
 
@@ -67,7 +66,7 @@ def encode_missing(
         prefetch_factor=2 if workers else None,
     )
     _remove_abandoned(cache.folder)
-    with _progress_bar(len(prompts) + len(clips), progress) as bar:
+    with ProgressBar(total=len(prompts) + len(clips), desc="encoding", unit="clip", disable=not progress) as bar:
         for done, prompt in enumerate(prompts):
             entry = cache.context_entry(prompt)
             if entry.trouble():
@@ -135,11 +134,6 @@ def _rotated(items: Sequence[Any]) -> Sequence[Any]:
     """Begins somewhere else each time, so that two jobs that fill one cache divide the work."""
     start = random.SystemRandom().randrange(len(items)) if items else 0
     return [*items[start:], *items[:start]]
-
-
-def _progress_bar(total: int, shown: bool) -> tqdm:
-    interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
-    return tqdm(total=total, desc="encoding", unit="clip", disable=not shown, mininterval=interval)
 
 
 def _put(cache: ClipCache, entry: Entry, tensors: dict[str, Tensor], left: int) -> None:

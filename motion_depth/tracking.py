@@ -15,12 +15,12 @@ import torch
 import wandb
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from motion_depth.batch import Batch
 from motion_depth.files import finite
 from motion_depth.health import Clips
 from motion_depth.noise import noise_bin
+from motion_depth.progress import ProgressBar
 
 LOG_FILE = "log.jsonl"
 
@@ -67,7 +67,7 @@ class RunLog:
         self.rows: list[Tensor] = []  # (b, 3 + losses) each: position, sigma, gradient, losses
         self.names: list[str] = []
         self.file = None
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=total, initial=start, unit="it", dynamic_ncols=True, disable=not accelerator.is_main_process
         )
         if accelerator.is_main_process:
@@ -112,12 +112,13 @@ class RunLog:
             for sigma, value in zip(clips.sigma, found, strict=True):
                 bins[f"{name}/sigma_{noise_bin(sigma)}"].append(value)
         self.log(step, row | {name: sum(found) / len(found) for name, found in bins.items()} | values, "train")
-        self.bar.set_postfix({name: f"{row[name]:.3f}" for name in self.names if name.endswith("loss")})
+        losses = {name: f"{row[name]:.3f}" for name in self.names if name.endswith("loss")}
+        self.bar.set_postfix(losses, refresh=False)
 
     def event(self, step: int, message: str, **values: float) -> None:
         """Says what happened at an iteration, on the console and in `log.jsonl`; the trackers get the values."""
         if self.file is not None:
-            tqdm.write(f"iteration {step}: {message}", file=sys.stderr)
+            ProgressBar.write(f"iteration {step}: {message}", file=sys.stderr)
             self.file.write(json.dumps(finite({"step": step, "group": "health", **values, "message": message})) + "\n")
         self.accelerator.log(
             {"iteration": step, **{f"health/{name}": value for name, value in values.items()}}, step=step

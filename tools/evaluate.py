@@ -21,7 +21,6 @@ from pathlib import Path
 import pandas
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -44,6 +43,7 @@ from motion_depth.files import write_json
 from motion_depth.loader import encode
 from motion_depth.media import write_png
 from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
+from motion_depth.progress import ProgressBar
 from motion_depth.report import write_report
 from motion_depth.wan import ClipEncoder, load_pipeline
 from motion_depth.weights import check_weights
@@ -104,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     model, encoder = load_model(checkpoint, pipe.dit, args.device), ClipEncoder(pipe)
     args.output.mkdir(parents=True, exist_ok=True)
     scores, pictures = [], []
-    for clip, sample in tqdm(clips(rows, operator, args.windows_per_scene), total=total, unit="clip"):
+    for clip, sample in ProgressBar(clips(rows, operator, args.windows_per_scene), total=total, unit="clip"):
         context = encode([sample], encoder)
         for sigma in args.noise_levels:
             batch = fixed_batch(sample, context, sigma, args.seed, torch.device(args.device), dtype)

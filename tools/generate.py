@@ -25,7 +25,6 @@ from pathlib import Path
 
 from PIL import Image
 from torch.nn.functional import interpolate as resize
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,6 +34,7 @@ from motion_depth.generation import Reading, generate, load_fused, read_latents
 from motion_depth.inputs import Job, csv_jobs, picture_job, scene_job, video_job
 from motion_depth.panels import spread_frames
 from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
+from motion_depth.progress import ProgressBar
 from motion_depth.wan import SIZE_FACTOR, ClipEncoder, MotionDepthModel, load_pipeline, pad_contexts
 from motion_depth.weights import check_weights
 from tools.model_flags import add_model_flags, clip_operator, find_weights, read_run
@@ -148,15 +148,15 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(checkpoint, pipe.dit, args.device) if args.reread else load_fused(checkpoint, pipe)
     encoder = ClipEncoder(pipe)
     args.output.mkdir(parents=True, exist_ok=True)
-    for job in tqdm(jobs, unit="video", disable=len(jobs) == 1):
+    for job in ProgressBar(jobs, unit="video", disable=len(jobs) == 1):
         shown = show(args, job, model, encoder)
         measured = measure(shown, mean_depth)
         folder = args.output / job.name
         write_result(folder, shown, job.prompt, args.fps)
         for note in export(folder, shown, args.export, args.export_frames, args.fov):
-            tqdm.write(note)
+            ProgressBar.write(note)
         write_run(folder, {"source": job.source, "prompt": job.prompt, **settings(args, checkpoint), **measured})
-        tqdm.write(f"{folder / 'panel.png'}\n{summary(measured)}")
+        ProgressBar.write(f"{folder / 'panel.png'}\n{summary(measured)}")
 
 
 def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: ClipEncoder) -> Shown:
@@ -174,7 +174,7 @@ def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: C
             model.heads,
             Image.fromarray(frames[0].numpy()),
             steps,
-            progress=partial(tqdm, unit="step", leave=False),
+            progress=partial(ProgressBar, unit="step", leave=False),
             cfg_scale=args.cfg_scale,
             prompt=job.prompt,
             negative_prompt=args.negative_prompt,

@@ -22,6 +22,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the scenes share the cores, one process each
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from motion_depth.progress import ProgressBar
 from tools.demo_scenes import CAMERAS, SCENES
 from tools.demo_scenes.write import Job, Report, Settings, claimed, missing, require_space, write_scene
 
@@ -108,10 +109,11 @@ def make_scenes(options: argparse.Namespace) -> None:
             size = require_space(options.output, settings, len(todo))
             shape = f"{settings.num_frames} frames, {settings.width}x{settings.height}"
             print(f"making {len(todo)} scenes of {shape}, up to {size / 1e9:.1f} GB")
-        for done, report in enumerate(write_all(options.output, todo, settings, options.workers), start=1):
-            folder = report.job.folder(options.output).relative_to(options.output)
-            moving = f"{report.moving_share:6.1%} of the pixels move"
-            print(f"[{done}/{len(todo)}] {folder}  {moving}  {report.seconds:.1f} s", flush=True)
+        with ProgressBar(total=len(todo), desc="rendering", unit="scene") as bar:
+            for report in write_all(options.output, todo, settings, options.workers):
+                folder = report.job.folder(options.output).relative_to(options.output)
+                bar.set_postfix_str(f"{folder}: {report.moving_share:.1%} of the pixels move", refresh=False)
+                bar.update()
     print(f"{len(jobs)} scenes in {options.output}")
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from tqdm import tqdm
-
 from motion_depth.doctor.convention import Verdict, judge
 from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, identical_rules, size_rules
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
@@ -24,6 +22,7 @@ from motion_depth.doctor.rows import check_rows
 from motion_depth.doctor.scene_rules import scene_rules
 from motion_depth.findings import Finding, by_severity
 from motion_depth.motion import MotionConvention
+from motion_depth.progress import ProgressBar
 from motion_depth.scenes import SUFFIXES, find_scenes, is_scene
 
 
@@ -154,7 +153,7 @@ def _kinds() -> str:
 
 
 def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> Iterator[SceneMeasure]:
-    bar = tqdm(total=len(scenes), unit="scene", desc="reading", disable=not progress)
+    bar = ProgressBar(total=len(scenes), unit="scene", desc="reading", disable=not progress)
     begin, read = time.perf_counter(), 0
     with bar:
         for measure in _in_processes(base, scenes, workers):

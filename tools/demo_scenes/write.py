@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -55,7 +54,6 @@ class Report:
     """What `write_scene` did: the moving share is the mean over the frames that have a predecessor."""
 
     job: Job
-    seconds: float
     moving_share: float
 
 
@@ -127,7 +125,6 @@ def require_space(output: Path, settings: Settings, count: int) -> int:
 
 def write_scene(output: Path, job: Job, settings: Settings) -> Report:
     """Simulates, renders and writes one scene; the folder takes its name when the last file is written."""
-    begin = time.perf_counter()
     recording = simulate(
         job.name, job.variation, seed=settings.seed, num_frames=settings.num_frames, camera=settings.camera
     )
@@ -152,4 +149,4 @@ def write_scene(output: Path, job: Job, settings: Settings) -> Report:
     for kind, place in places.items():
         place.rename(place.with_name(kind))
     partial.rename(folder)
-    return Report(job, time.perf_counter() - begin, float(np.mean(moving)))
+    return Report(job, float(np.mean(moving)))
