@@ -51,7 +51,7 @@ from motion_depth.noise import NoiseMixture
 from motion_depth.preflight import check_output, check_record, check_resources, check_scenes, check_shared_memory
 from motion_depth.resuming import agree_on_resume, find_resume
 from motion_depth.run import Run, build_optimizer
-from motion_depth.settings import check_settings, plain, to_int
+from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
 from motion_depth.source import measure_statistics, prepare_data
 from motion_depth.statistics import Statistics
@@ -287,6 +287,8 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     grid = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
     accelerator.print(f"stage {args.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
     accelerator.print(run.describe(start, total, updates, grid))
+    if remark := warmup_remark(args.lr_scheduler, args.lr_warmup_steps, updates):
+        accelerator.print(f"warning: {remark}")
     if args.use_wandb:
         run.wandb_id = start_tracking(accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id)
     dtype = dit.patch_embedding.weight.dtype
@@ -361,7 +363,7 @@ def loop(
 
 def main() -> None:
     args = parse_args()
-    with Stopping(args.max_hours) as stopping:
+    with Stopping(args.max_hours, args.timeout_minutes) as stopping:
         code = run_to_the_end(lambda: train(args, stopping))
     leave(code)
 

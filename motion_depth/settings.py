@@ -98,6 +98,20 @@ def check_settings(args: Any) -> None:
         )
 
 
+def warmup_remark(scheduler: str, warmup: int, updates: int) -> str | None:
+    """A line where so much of a run is warm-up that it learns little else; None where it is a tenth or less.
+
+    Args:
+        warmup, updates: optimizer updates, of the warm-up and of the whole run.
+    """
+    if scheduler == "constant" or warmup <= updates / 10:
+        return None
+    return (
+        f"--lr_warmup_steps {warmup}: {min(1, warmup / updates):.0%} of the run's {updates} optimizer updates are "
+        f"warm-up; a tenth would be {updates // 10}"
+    )
+
+
 def plain(args: Any) -> dict:
     """All settings as plain values, for config.json and wandb."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}

@@ -206,6 +206,7 @@ def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) ->
     found = [None]
     if accelerator.is_main_process:
         scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
-        step = max(1, len(scenes) // STATISTICS_SCENES)
-        found = [measure(pack_targets(dataset.operator(scene)) for scene in scenes[::step])]
+        count = min(len(scenes), STATISTICS_SCENES)
+        spread = [scenes[number * len(scenes) // count] for number in range(count)]
+        found = [measure(pack_targets(dataset.operator(scene)) for scene in spread)]
     return broadcast_object_list(found)[0]

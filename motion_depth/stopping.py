@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -39,10 +40,11 @@ class Stopping:
 
     Args:
         max_hours: from now; 0: no limit.
+        timeout_minutes: how long a process waits for the others' answer before it fails.
     """
 
-    def __init__(self, max_hours: float = 0.0):
-        self.max_hours = max_hours
+    def __init__(self, max_hours: float = 0.0, timeout_minutes: float = 30.0):
+        self.max_hours, self.timeout_minutes = max_hours, timeout_minutes
         self.deadline = time.monotonic() + 3600 * max_hours if max_hours else math.inf
         self.signal: int | None = None
         self._first, self._patient, self._group = math.inf, False, None
@@ -66,7 +68,8 @@ class Stopping:
         """From now on a signal stops the run only where `agreed` is asked. Collective."""
         self._patient = True
         if distributed.is_initialized() and distributed.get_backend() != "gloo":
-            self._group = distributed.new_group(backend="gloo")  # asking over NCCL would wait for the GPU
+            # Asking over NCCL would wait for the GPU.
+            self._group = distributed.new_group(backend="gloo", timeout=timedelta(minutes=self.timeout_minutes))
         if self.signal is not None:
             raise Stopped(f"stopped by {name_of(self.signal)} before the first iteration")
 

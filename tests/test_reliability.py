@@ -105,6 +105,13 @@ def test_the_time_limit_saves_too(stages, tmp_path):
     read_checkpoint(tmp_path / "out/step-1")
 
 
+def test_a_run_says_when_much_of_it_is_warm_up(stages, tmp_path):
+    flags = [*stages[1][0], "--output_path", tmp_path / "out", "--max_steps", 1]
+    warning = "warning: --lr_warmup_steps 3: 100% of the run's 1 optimizer updates are warm-up; a tenth would be 0\n"
+    assert warning in train(*flags).out
+    assert "warm-up" not in train(*flags, "--output_path", tmp_path / "none", "--lr_warmup_steps", 0).out
+
+
 def test_a_signal_before_the_first_iteration_ends_at_once(stages, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "check_settings", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     done = train(*stages[1][0], "--output_path", tmp_path / "out")

@@ -3,7 +3,7 @@
 import pytest
 
 import train_wan22_ti2v_motion_depth as training
-from motion_depth.settings import RANGES, check_settings
+from motion_depth.settings import RANGES, check_settings, warmup_remark
 
 NEEDED = ["--stage", "1", "--dataset_base_path", "a", "--dataset_metadata_path", "b", "--output_path", "c",
           "--model_base_path", "d"]  # fmt: skip
@@ -35,3 +35,25 @@ def test_beyond_its_range_a_number_is_named(name):
     for value in (lowest - 1, highest + 1, 10**22, 1e300, float("inf"), float("-inf"), float("nan")):
         with pytest.raises(ValueError, match=rf"^--{name} .*: expected [\d.,]+ to [\d.,]+$"):
             check_settings(settings(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup", "updates", "expected"),
+    [
+        (
+            "constant_with_warmup",
+            100,
+            328,
+            "--lr_warmup_steps 100: 30% of the run's 328 optimizer updates are warm-up;",
+        ),
+        ("cosine", 101, 1000, "a tenth would be 100"),
+        ("linear", 50, 40, "100% of the run's 40 "),
+        ("constant_with_warmup", 100, 2625, None),  # the reference job
+        ("cosine", 100, 1000, None),
+        ("constant", 100, 10, None),  # has no warm-up
+        ("cosine", 0, 1, None),
+    ],
+)
+def test_a_long_warm_up_is_remarked_on(scheduler, warmup, updates, expected):
+    remark = warmup_remark(scheduler, warmup, updates)
+    assert remark is None if expected is None else expected in remark
