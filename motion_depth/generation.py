@@ -9,7 +9,7 @@ Axes: b clip (always 1 here), c channel, f latent frame, t video frame, h w the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -26,7 +26,7 @@ from motion_depth.assemble import LORA_FILE, load_heads
 from motion_depth.checkpoint import Checkpoint
 from motion_depth.heads import DitFeatures, MotionDepthHeads
 from motion_depth.noise import clip_noise
-from motion_depth.wan import MotionDepthModel
+from motion_depth.wan import MotionDepthModel, pad_contexts
 from motion_depth.weights import quiet
 
 
@@ -148,6 +148,32 @@ def kept_latents(pipe: BasePipeline) -> Iterator[list[Tensor]]:
         yield latents
     finally:
         pipe.post_units.remove(unit)
+
+
+@contextlib.contextmanager
+def prepared_prompts(pipe: BasePipeline, contexts: Mapping[str, Tensor]) -> Iterator[None]:
+    """Context in which the pipeline needs no text encoder: its prompt unit hands out what was encoded beforehand.
+
+    Args:
+        contexts: of every prompt that will be asked for, the negative one too (`wan.encode_prompts`).
+    """
+
+    class Prepared(PipelineUnit):
+        def process(self, pipe: BasePipeline, prompt: str, positive: bool) -> dict:
+            return {"context": pad_contexts([contexts[prompt]]).to(pipe.device)}
+
+    (place,) = (place for place, unit in enumerate(pipe.units) if unit.output_params == ("context",))
+    own = pipe.units[place]
+    pipe.units[place] = Prepared(
+        seperate_cfg=own.seperate_cfg,
+        input_params_posi=own.input_params_posi,
+        input_params_nega=own.input_params_nega,
+        output_params=own.output_params,
+    )
+    try:
+        yield
+    finally:
+        pipe.units[place] = own
 
 
 @dataclass(frozen=True)

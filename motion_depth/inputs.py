@@ -6,7 +6,7 @@ turn comes. Axes: t frame, h w pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,20 @@ from motion_depth.csv_files import read_csv
 from motion_depth.media import read_frames, read_picture
 from motion_depth.motion import cover_crop
 
-Load = Callable[[], tuple[Tensor, MotionDepthClip | None]]
+
+@dataclass(frozen=True)
+class Source:
+    """What a job starts from.
+
+    Attributes:
+        frames: (t, h, w, 3) uint8; of a picture or scene to start from just one.
+        numbers: what the frames of the video are called, one for each of its frames; None: from 0 on.
+        truth: the scene's clip, if there is one.
+    """
+
+    frames: Tensor
+    numbers: Sequence[int] | None = None
+    truth: MotionDepthClip | None = None
 
 
 @dataclass(frozen=True)
@@ -32,22 +45,24 @@ class Job:
         prompt: what the model is told.
         position: which noise it is read with; tools/evaluate.py counts the rows of its CSV in the same way.
         source: the picture, scene or video.
-        load: reads its frames (t, h, w, 3) uint8, of a picture to start from just one, and the clip of a scene.
+        load: reads it.
+        scene: the scene, if it is one; whoever makes jobs checks all scenes together (`preflight.scene_findings`).
     """
 
     name: str
     prompt: str
     position: int
     source: str
-    load: Load
+    load: Callable[[], Source]
+    scene: str | None = None
 
 
 def picture_job(path: Path, size: tuple[int, int], prompt: str, name: str = "", position: int = 0) -> Job:
     """A video from a first frame. Raises ValueError if the file is no picture."""
     read_picture(path)
 
-    def load() -> tuple[Tensor, None]:
-        return to_size([read_picture(path)], size), None
+    def load() -> Source:
+        return Source(to_size([read_picture(path)], size))
 
     return Job(name, prompt, position, str(path), load)
 
@@ -60,24 +75,24 @@ def scene_job(
     name: str = "",
     position: int = 0,
 ) -> Job:
-    """A video from the first frame of a scene's first clip, or that clip as a whole. Raises ValueError."""
-    operator.num_windows(scene)
+    """A video from the first frame of a scene's first clip, or that clip as a whole."""
 
-    def load() -> tuple[Tensor, MotionDepthClip]:
+    def load() -> Source:
         clip = operator(scene)
-        return clip.frames if whole else clip.frames[:1], clip
+        return Source(clip.frames if whole else clip.frames[:1], clip.frame_ids.tolist(), clip)
 
-    return Job(name, prompt, position, scene, load)
+    return Job(name, prompt, position, scene, load, scene)
 
 
 def video_job(path: Path, size: tuple[int, int], num_frames: int, prompt: str) -> Job:
     """The first frames of a video file or of a folder of pictures. Raises ValueError if there are fewer."""
-    found = read_frames(path)
+    found, numbers = read_frames(path)
     if len(found) < num_frames:
         raise ValueError(f"{path}: found {len(found)} frames, expected at least {num_frames} (--num_frames)")
+    numbers = numbers[:num_frames]
     frames = to_size([Image.fromarray(frame) for frame in found[:num_frames]], size)
-    used = "" if len(found) == num_frames else f" (frames 0 to {num_frames - 1} of {len(found)})"
-    return Job("", prompt, 0, f"{path}{used}", lambda: (frames, None))
+    used = "" if len(found) == num_frames else f" (frames {numbers[0]} to {numbers[-1]} of {len(found)})"
+    return Job("", prompt, 0, f"{path}{used}", lambda: Source(frames, numbers))
 
 
 def csv_jobs(
@@ -86,7 +101,7 @@ def csv_jobs(
     """A job for each row of a CSV with the columns prompt and either image (relative to the CSV) or video (a scene).
 
     Raises:
-        ValueError: names the row.
+        ValueError: names every row that cannot be used, a line each.
     """
     try:
         columns, rows = read_csv(path, needed=())
@@ -100,7 +115,15 @@ def csv_jobs(
         raise ValueError(f"--csv {path} lists scenes: expected --dataset_base_path, their folder")
     if source == "image" and whole:
         raise ValueError(f"--csv {path} --reread: a picture has no motion; expected a column video with scenes")
-    return [_row_job(path, position, row, source, operator, size, whole) for position, row in enumerate(rows)]
+    jobs, problems = [], []
+    for position, row in enumerate(rows):
+        try:
+            jobs.append(_row_job(path, position, row, source, operator, size, whole))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return jobs
 
 
 def _row_job(

@@ -76,8 +76,11 @@ def read_picture(path: str | Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_frames(path: str | Path) -> np.ndarray:
-    """All frames of a video file, or of a folder of numbered pictures of one size, (t, h, w, 3) uint8.
+def read_frames(path: str | Path) -> tuple[np.ndarray, list[int]]:
+    """All frames of a video file, or of a folder of numbered pictures of one size.
+
+    Returns:
+        (t, h, w, 3) uint8, and the frames' numbers: those of the pictures' names, from 0 on in a video.
 
     Raises:
         ValueError: nothing is there, or a picture has no number, another's number, another size, or cannot be read.
@@ -86,7 +89,8 @@ def read_frames(path: str | Path) -> np.ndarray:
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder, expected a video or a folder of pictures")
     if not path.is_dir():
-        return read_video(path)
+        frames = read_video(path)
+        return frames, list(range(len(frames)))
     numbered: dict[int, Path] = {}
     listed = sorted(file for file in path.iterdir() if not file.name.startswith("."))
     for file in (file for file in listed if file.suffix.lower() in PICTURES):
@@ -97,14 +101,15 @@ def read_frames(path: str | Path) -> np.ndarray:
             raise ValueError(f"{file}: found frame {int(number.group())} twice, see {other.name}")
     if not numbered:
         raise ValueError(f"{path}: found no picture ({', '.join(PICTURES)}), expected one for each frame")
-    files = [numbered[number] for number in sorted(numbered)]
+    numbers = sorted(numbered)
+    files = [numbered[number] for number in numbers]
     frames = [np.asarray(read_picture(file)) for file in files]
     for file, frame in zip(files, frames, strict=True):
         if frame.shape != frames[0].shape:
             (height, width), (expected_height, expected_width) = frame.shape[:2], frames[0].shape[:2]
             expected = f"{expected_height}x{expected_width} of {files[0].name}"
             raise ValueError(f"{file}: found {height}x{width} (height x width), expected the {expected}")
-    return np.stack(frames)
+    return np.stack(frames), numbers
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:

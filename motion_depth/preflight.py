@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, read_metadata
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.record import contradiction, recorded_check
-from motion_depth.findings import raise_errors
+from motion_depth.doctor.record import Record, contradiction, recorded_check
+from motion_depth.findings import Finding, raise_errors
 from motion_depth.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
 from motion_depth.loader import PREFETCHED
+from motion_depth.motion import MotionConvention
 from motion_depth.weights import WanFiles, read_shapes
 
 FLOAT32 = 4  # bytes
@@ -35,16 +36,19 @@ def check_scenes(operator: LoadImageSequenceWithMotionWrapper, metadata_paths: S
     """
     problems = []
     for path in metadata_paths:
-        scenes = [row["video"] for row in read_metadata(path)]
-        findings = quick_check(
-            operator.base_path, scenes, operator.num_frames, operator.frame_stride, operator.convention.frame_offset
-        )
         try:
-            raise_errors(findings, str(path))
+            raise_errors(scene_findings(operator, [row["video"] for row in read_metadata(path)]), str(path))
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def scene_findings(operator: LoadImageSequenceWithMotionWrapper, scenes: Sequence[str]) -> list[Finding]:
+    """What is wrong with the names and headers of scenes' files, or with their lengths; rows count from 1."""
+    return quick_check(
+        operator.base_path, scenes, operator.num_frames, operator.frame_stride, operator.convention.frame_offset
+    )
 
 
 def check_record(
@@ -60,13 +64,18 @@ def check_record(
     """
     found = []
     for path in metadata_paths:
-        scenes = [row["video"] for row in read_metadata(path)]
-        record = recorded_check(path, operator.base_path, scenes)
-        if text := contradiction(record, operator.convention):
-            found.append(f"{path}: {text}")
-    if found and not trust_data:
-        raise ValueError(f"{found[0]}; or --trust_data to go on with these")
+        record = recorded_check(path, operator.base_path, [row["video"] for row in read_metadata(path)])
+        if text := weigh_record(record, operator.convention, str(path), trust_data):
+            found.append(text)
     return found
+
+
+def weigh_record(record: Record | None, convention: MotionConvention, title: str, trust_data: bool) -> str | None:
+    """How a record contradicts a convention, None if it does not. Raises ValueError unless `trust_data` goes on."""
+    text = contradiction(record, convention)
+    if text and not trust_data:
+        raise ValueError(f"{title}: {text}; or --trust_data to go on with these")
+    return text and f"{title}: {text}"
 
 
 def check_output(output_path: Path) -> None:

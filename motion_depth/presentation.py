@@ -14,7 +14,7 @@ from torch import Tensor
 from motion_depth.batch import pack_targets, stack_targets
 from motion_depth.clips import MotionDepthClip
 from motion_depth.colours import Maps
-from motion_depth.consistency import difference, self_consistency
+from motion_depth.consistency import MOVING_PIXELS, difference, self_consistency
 from motion_depth.evaluation import KEYS, metrics_of, score_frames, sigma_name
 from motion_depth.export import write_depth, write_depth_png, write_motion, write_ply
 from motion_depth.files import write_json
@@ -30,6 +30,7 @@ class Shown:
     Attributes:
         label: what the video is called in a panel.
         frames: (t, h, w, 3) uint8.
+        numbers: what the frames are called in pictures: the numbers of the files where there are files.
         readings: where it was read -> the reading, from the noisiest on; the first is the forecast.
         result: key of the reading that is saved and shown as what the video shows.
         truth: the scene's clip, if it is known.
@@ -37,6 +38,7 @@ class Shown:
 
     label: str
     frames: Tensor
+    numbers: Sequence[int]
     readings: dict[str, Reading]
     result: str
     truth: MotionDepthClip | None = None
@@ -118,9 +120,9 @@ def write_result(folder: Path, shown: Shown, title: str, fps: float) -> None:
     write_video(folder / "video.mp4", shown.frames, fps)
     for kind in ("motion", "depth"):
         row = next(row for row in rows if row.label == f"Seen {kind}")
-        write_video(folder / f"{kind}.mp4", video([row], title=title), fps)
-    write_video(folder / "panel.mp4", video(rows, title=title), fps)
-    write_png(folder / "panel.png", strip(rows, spread_frames(len(shown.frames)), title=title))
+        write_video(folder / f"{kind}.mp4", video([row], shown.numbers, title), fps)
+    write_video(folder / "panel.mp4", video(rows, shown.numbers, title), fps)
+    write_png(folder / "panel.png", strip(rows, spread_frames(len(shown.frames)), shown.numbers, title))
     write_motion(folder / "motion.npz", shown.seen.motion)
     write_depth(folder / "depth.npz", shown.seen.depth, shown.seen.there)
 
@@ -145,31 +147,50 @@ def write_run(folder: Path, record: dict) -> None:
 
 
 def summary(measured: dict) -> str:
-    """What to print about a video: three lines, and more with a truth."""
+    """What to print about a video: four lines, and more with a truth."""
     own, gap = measured["self_consistency"], measured["know_show_gap"]
     lines = [
-        f"motion  explains {_percent(own['explained'])} of what changes from frame to frame, of moving pixels "
-        f"{_percent(own['moving_explained'])} (warp error {_number(own['moving_warp_error'])}, no motion "
-        f"{_number(own['moving_still_error'])} of 255); {_percent(own['moving_share'])} move",
+        f"motion  explains {_percent(own['explained'])} of what changes from frame to frame",
+        f"        {_moving(own)}",
         f"depth   {_percent(own['depth_steady'])} of the points keep it within 5 % along the motion (mean change "
         f"{_percent(own['depth_change'])}, at the same pixel {_percent(own['depth_change_still'])})",
         f"forecast from the first frame: motion {_number(gap['motion_px'])} px and depth {_percent(gap['depth_rel'])} "
         f"from what the video shows; it explains {_percent(gap['forecast_explained'])}",
     ]
     if true := measured.get("true_consistency"):
-        lines.append(
-            f"truth   the true motion explains {_percent(true['explained'])} of the true video, of moving pixels "
-            f"{_percent(true['moving_explained'])}; {_percent(true['depth_steady'])} of the points keep their distance"
-        )
+        lines += [
+            f"truth   the true motion explains {_percent(true['explained'])} of what changes in the true video; "
+            f"{_percent(true['depth_steady'])} of the points keep their distance",
+            f"        {_moving(true)}",
+        ]
     for where, reading in measured["readings"].items():
         if found := reading.get("metrics"):
-            depth, moving = (
-                f"{_number(found[name])} ({baseline} {_number(found[f'{name}_baseline'])})"
-                for name, baseline in (("abs_rel", "mean depth"), ("moving_epe", "no motion"))
-            )
+            depth = _beside(found, "abs_rel", "mean depth", "") or ": nothing has a depth"
+            moving = _beside(found, "moving_epe", "no motion", " px") or ": nothing moves"
             level = sigma_name(round(reading["sigma"], 4))
-            lines.append(f"truth   {where}, noise {level}: AbsRel {depth}, moving EPE {moving} px")
+            lines.append(f"truth   {where}, noise {level}: AbsRel{depth}; moving EPE{moving}")
     return "\n".join(lines)
+
+
+def _moving(found: dict) -> str:
+    """A sentence about the pixels that move."""
+    if not found["moving_share"]:
+        return f"no pixel moves by more than {MOVING_PIXELS:g} px from a frame to the next"
+    share = _percent(found["moving_share"])
+    if found["moving_explained"] is None:
+        return f"{share} of the pixels move, but no colour changes there"
+    return (
+        f"{share} of the pixels move; there {_percent(found['moving_explained'])} is explained: colours differ by "
+        f"{_number(found['moving_warp_error'])} of 255 along the motion, by {_number(found['moving_still_error'])} "
+        "at the same pixel"
+    )
+
+
+def _beside(found: dict, name: str, baseline: str, unit: str) -> str | None:
+    """A metric and its baseline, None where there is no pixel to measure."""
+    if found[name] is None:
+        return None
+    return f" {found[name]:.3g}{unit} ({baseline} {_number(found[f'{name}_baseline'])}{unit})"
 
 
 def _number(value: float | None) -> str:
@@ -177,4 +198,6 @@ def _number(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if value == 0 or abs(value) >= 0.0005 else "under 0.1 %"

@@ -32,6 +32,7 @@ td:first-child, th:first-child { text-align: left } th { vertical-align: bottom;
 img { max-width: 100%; margin: .5rem 0 } h2 { margin-top: 2.5rem } .scroll { overflow-x: auto }
 </style></head><body>
 <h1>Evaluation</h1><p>{{ title }}</p>
+<p>{{ data }}</p>
 <p>Noise 0.02: the model sees the video. Noise 1.0: it sees the first frame and the prompt only, so what the heads
 say is a forecast. Depth errors are in metres without alignment, motion in pixels of the clip, both at full
 resolution.</p>
@@ -49,19 +50,21 @@ TABLE = """<div class="scroll"><table><tr><th></th>{% for c in columns %}<th>{{ 
 {% endfor %}</table></div>"""
 
 
-def write_report(path: Path, results: dict, pictures: list[Path], title: str) -> None:
+def write_report(path: Path, results: dict, pictures: list[Path], title: str, data: str) -> None:
     """Writes the page.
 
     Args:
         results: of `evaluation.summarise`.
         pictures: PNG files that are put into the page.
         title: which checkpoint on which data; escaped, as all names are.
+        data: what the clips are like and how their files were read.
     """
     environment = Environment(autoescape=True)
     table = environment.from_string(TABLE)
     levels = list(results["overall"])
     page = environment.from_string(PAGE).render(
         title=title,
+        data=data,
         plots=[_by_noise(results), _by_frame(results)],
         overall=results["overall"],
         scenes={

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffsynth.models.wan_video_dit import WanModel
+from PIL import Image
 
 from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.media import read_picture
+from motion_depth.weights import WanFiles, check_weights
 from tests.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
+from tests.tool_runs import SIZE, make_checkpoint
 
 DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
 
@@ -70,6 +74,26 @@ def stage2(data_flags, stage1) -> Path:
              "--heads_checkpoint", stage1 / "final", "--output_path", output, "--max_steps", 4, "--save_steps", 2,
              "--lora_rank", 4)  # fmt: skip
     return output
+
+
+@pytest.fixture(scope="session")
+def wan_files(tiny_wan) -> WanFiles:
+    """The tiny model's files, known to the library."""
+    found = WanFiles.in_folder(tiny_wan)
+    check_weights(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def lora_checkpoint(wan_files, tmp_path_factory) -> Path:
+    """See `make_checkpoint`."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "final", wan_files)
+
+
+@pytest.fixture(scope="session")
+def first_frame(demo_scenes) -> Image.Image:
+    """A picture of the size of `lora_checkpoint`."""
+    return read_picture(sorted(demo_scenes.rglob("rgb/*.png"))[0]).resize((SIZE, SIZE))
 
 
 @pytest.fixture

@@ -135,7 +135,8 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path):
     for number in (10, 9, 0):
         write_png(tmp_path / f"frame_{number}.png", np.full((4, 6, 3), number, np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
-    frames = read_frames(tmp_path)
+    frames, numbers = read_frames(tmp_path)
+    assert numbers == [0, 9, 10]
     assert frames.shape == (3, 4, 6, 3)
     assert frames[:, 0, 0, 0].tolist() == [0, 9, 10]
 

@@ -5,9 +5,10 @@
 
 Every scene is encoded, noised to several levels with its first frame kept clean, and read by the heads in one DiT
 forward each. At noise 0.02 the heads see the video; at 1.0 only the first frame, so what they say is a forecast.
-Everything is measured at full resolution, in pixels and metres, without alignment, beside trivial baselines. A LoRA in
-the checkpoint is applied. Writes metrics.json, metrics.csv, report.html and pictures; the same command twice writes the
-same metrics.
+Clips, and the convention in which motion files are read, are those of training; flags of the training script's names
+say what is different here. Everything is measured at full resolution, in pixels and metres, without alignment, beside
+trivial baselines. A LoRA in the checkpoint is applied. Writes metrics.json, metrics.csv, report.html and pictures; the
+same command twice writes the same metrics.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model, read_head_config, read_statistics
+from motion_depth.assemble import load_model, read_head_config
 from motion_depth.batch import Sample, reduce_item
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.colours import Maps
@@ -45,22 +46,31 @@ from motion_depth.media import write_png
 from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
 from motion_depth.progress import ProgressBar
 from motion_depth.report import write_report
-from motion_depth.wan import ClipEncoder, load_pipeline
+from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
 from motion_depth.weights import check_weights
-from tools.model_flags import add_model_flags, clip_operator, find_weights, read_run
+from tools.model_flags import (
+    add_clip_flags,
+    add_model_flags,
+    check_scenes,
+    clip_operator,
+    clip_settings,
+    describe,
+    find_weights,
+    mean_depth,
+    read_run,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_model_flags(parser)
+    add_clip_flags(parser)
     add("--dataset_base_path", type=Path, required=True, help="folder that the CSV's `video` column is relative to")
     add("--dataset_metadata_path", type=Path, required=True, help="CSV with columns video,prompt: the held-out scenes")
     add("--output", type=Path, required=True, help="folder for the results; a new or empty one")
     add("--noise_levels", type=float, nargs="+", default=NOISE_LEVELS, help="sigmas between 0 and 1")
     add("--windows_per_scene", type=int, default=1, help="clips of each scene, spread over its windows")
-    add("--num_frames", type=int, help="frames of a clip; default: as in training")
-    add("--frame_stride", help="rendered frames per frame of a clip; default: as in training")
     add("--pictures", type=int, default=8, help="scenes that get a strip of pictures in the report; 0: none")
     return parser.parse_args(argv)
 
@@ -90,18 +100,20 @@ def clips(
 def evaluate(args: argparse.Namespace) -> dict:
     check(args)
     checkpoint, dtype = read_run(args)
-    operator = clip_operator(
-        checkpoint, args.dataset_base_path, num_frames=args.num_frames, frame_stride=args.frame_stride
-    )
+    settings = clip_settings(args, checkpoint)
+    operator = clip_operator(args.dataset_base_path, settings)
     rows = read_metadata(args.dataset_metadata_path)
+    scenes = [row["video"] for row in rows]
+    recorded = check_scenes(operator, scenes, args.dataset_metadata_path, checkpoint, args.trust_data)
     total = sum(min(args.windows_per_scene, operator.num_windows(row["video"])) for row in rows)
     files = find_weights(args)
     arguments = check_weights(files)["dit"]
     read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
-    mean_depth = read_statistics(checkpoint).mean_depth.to(args.device)
+    depth_baseline = mean_depth(checkpoint, operator.height, operator.width).to(args.device)
 
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, args.device)
-    model, encoder = load_model(checkpoint, pipe.dit, args.device), ClipEncoder(pipe)
+    contexts = encode_prompts(files, [row["prompt"] for row in rows], dtype, args.device)
+    pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
+    model, encoder = load_model(checkpoint, pipe.dit, args.device), ClipEncoder(pipe, contexts)
     args.output.mkdir(parents=True, exist_ok=True)
     scores, pictures = [], []
     for clip, sample in ProgressBar(clips(rows, operator, args.windows_per_scene), total=total, unit="clip"):
@@ -111,10 +123,10 @@ def evaluate(args: argparse.Namespace) -> dict:
             with torch.autocast(torch.device(args.device).type, dtype=dtype, enabled=dtype == torch.bfloat16):
                 predictions = predict(model, batch)
             keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
-            scores.append(score_frames(predictions, batch.targets, mean_depth, keys))
+            scores.append(score_frames(predictions, batch.targets, depth_baseline, keys))
             if sample.position < args.pictures and sigma in (min(args.noise_levels), max(args.noise_levels)):
                 pictures.append(save_picture(args.output, clip, predictions, sample, sigma))
-    return write_results(args, scores, pictures)
+    return write_results(args, scores, pictures, {"settings": settings, "check": recorded})
 
 
 def save_picture(
@@ -131,9 +143,9 @@ def save_picture(
     return path
 
 
-def write_results(args: argparse.Namespace, scores: list[pandas.DataFrame], pictures: list[Path]) -> dict:
-    """metrics.json, metrics.csv and the report; returns the metrics."""
-    results = summarise(scores)
+def write_results(args: argparse.Namespace, scores: list[pandas.DataFrame], pictures: list[Path], data: dict) -> dict:
+    """metrics.json, metrics.csv and the report; returns the metrics, and beside them the `data` they were taken on."""
+    results = {"data": data, **summarise(scores)}
     rows = pandas.concat(scores, ignore_index=True)
     table = pandas.DataFrame(
         {"scene": scene, "window": window, "sigma": sigma, **csv_fields(metrics_of(part))}
@@ -141,7 +153,8 @@ def write_results(args: argparse.Namespace, scores: list[pandas.DataFrame], pict
     )
     table.to_csv(args.output / "metrics.csv", index=False)
     write_json(args.output / "metrics.json", results)
-    write_report(args.output / "report.html", results, pictures, f"{args.checkpoint} on {args.dataset_metadata_path}")
+    title = f"{args.checkpoint} on {args.dataset_metadata_path}"
+    write_report(args.output / "report.html", results, pictures, title, describe(data))
     return results
 
 
@@ -160,7 +173,7 @@ def main() -> None:
     print("noise   AbsRel (mean depth)   moving EPE (no motion)   EPE (no motion)")
     for sigma, found in results["overall"].items():
         pairs = [(found[name], found[f"{name}_baseline"]) for name in ("abs_rel", "moving_epe", "epe")]
-        texts = [f"{a:.3f} ({b:.3f})" if a is not None and b is not None else "-" for a, b in pairs]
+        texts = [f"{a:.3f} ({b:.3f})" if a is not None and b is not None else "nothing to measure" for a, b in pairs]
         print(f"{sigma:<7} {texts[0]:<21} {texts[1]:<24} {texts[2]}")
     print(f"report: {args.output / 'report.html'}")
     if found := not_finite(results["overall"]):

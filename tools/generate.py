@@ -12,7 +12,9 @@ Other beginnings, with --checkpoint, --model_base_path and --output as above:
 
 The video is that of DiffSynth's own pipeline, bit for bit: the heads only read. They read some denoising steps on the
 way, the first of which sees nothing but the first frame (what they say there is a forecast), and the finished video
-once more at a small noise level. With a scene the result is compared with its ground truth. Every output folder
+once more at a small noise level. Sizes, and the convention in which a scene's motion files are read, are those of
+training; flags of the training script's names say what is different here. With a scene the result is compared with its
+ground truth. Every output folder
 receives video.mp4, motion.mp4, depth.mp4, panel.mp4, panel.png, motion.npz, depth.npz and, last, run.json.
 """
 
@@ -24,21 +26,30 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from torch.nn.functional import interpolate as resize
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model, read_head_config, read_statistics
+from motion_depth.assemble import load_model, read_head_config
 from motion_depth.checkpoint import Checkpoint
-from motion_depth.generation import Reading, generate, load_fused, read_latents
+from motion_depth.generation import Reading, generate, load_fused, prepared_prompts, read_latents
 from motion_depth.inputs import Job, csv_jobs, picture_job, scene_job, video_job
 from motion_depth.panels import spread_frames
 from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
 from motion_depth.progress import ProgressBar
-from motion_depth.wan import SIZE_FACTOR, ClipEncoder, MotionDepthModel, load_pipeline, pad_contexts
+from motion_depth.wan import SIZE_FACTOR, ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
 from motion_depth.weights import check_weights
-from tools.model_flags import add_model_flags, clip_operator, find_weights, read_run
+from tools.model_flags import (
+    add_clip_flags,
+    add_model_flags,
+    check_scenes,
+    clip_operator,
+    clip_settings,
+    find_weights,
+    mean_depth,
+    read_run,
+)
 
+SIZES = ("height", "width", "num_frames")
 FINISHED, FIRST_FRAME = "finished video", "first frame only"
 
 
@@ -46,6 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_model_flags(parser)
+    add_clip_flags(parser)
     add("--image", type=Path, help="first frame; scaled to cover the size and cut at the centre, as in training")
     add("--scene", help="instead: a scene of --dataset_base_path; its first frame, compared with its ground truth")
     add(
@@ -55,10 +67,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--prompt", help="text; not with --csv")
     add("--output", type=Path, required=True, help="folder for the results; a new or empty one")
     add("--dataset_base_path", type=Path, help="folder of the scenes")
-    add("--frame_stride", help="rendered frames per frame of a scene's clip; default: as in training")
-    add("--num_frames", type=int, help="4k+1; default: as in training")
-    add("--height", type=int, help="multiple of 32; default: as in training")
-    add("--width", type=int, help="multiple of 32; default: as in training")
     add("--num_inference_steps", type=int, default=50, help="denoising steps")
     add("--cfg_scale", type=float, default=5.0, help="classifier-free guidance; 1: off, half the time")
     add("--negative_prompt", default="", help="what guidance leads away from")
@@ -102,11 +110,10 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--export ply: found --fov {args.fov}, expected the horizontal field of view in degrees")
 
 
-def fill_sizes(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Fills in sizes from the training run and checks them. Raises ValueError."""
-    for name in ("height", "width", "num_frames"):
-        if getattr(args, name) is None:
-            setattr(args, name, checkpoint.config["run"][name])
+def fill_sizes(args: argparse.Namespace, found: dict[str, dict]) -> None:
+    """Puts the sizes of `clip_settings` into the flags and checks them. Raises ValueError."""
+    for name in SIZES:
+        setattr(args, name, found[name]["value"])
     for name in ("height", "width"):
         if (size := getattr(args, name)) <= 0 or size % SIZE_FACTOR:
             raise ValueError(f"--{name} {size}: expected a multiple of {SIZE_FACTOR}")
@@ -116,52 +123,65 @@ def fill_sizes(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         raise ValueError(f"--export_frames {wrong[0]}: expected numbers from 0 to {args.num_frames - 1}")
 
 
-def find_jobs(args: argparse.Namespace, checkpoint: Checkpoint) -> list[Job]:
-    """The videos that the flags ask for; every input is looked at. Raises ValueError."""
-    size = args.height, args.width
-    operator = None
-    if args.dataset_base_path is not None:
-        changes = {name: getattr(args, name) for name in ("height", "width", "num_frames", "frame_stride")}
-        operator = clip_operator(checkpoint, args.dataset_base_path, **changes)
-    whole = bool(args.reread)
+def find_jobs(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[list[Job], dict]:
+    """The videos that the flags ask for, and what run.json says of their `data`; every input is looked at.
+
+    Raises:
+        ValueError: lists everything that is wrong with the inputs.
+    """
+    settings = clip_settings(args, checkpoint)
+    fill_sizes(args, settings)
+    size, whole = (args.height, args.width), bool(args.reread)
+    operator = None if args.dataset_base_path is None else clip_operator(args.dataset_base_path, settings)
     if args.csv is not None:
-        return csv_jobs(args.csv, operator, size, whole)
-    if args.scene is not None:
-        return [scene_job(operator, args.scene, whole, args.prompt)]
-    if args.image is not None:
-        return [picture_job(args.image, size, args.prompt)]
-    return [video_job(Path(args.reread), size, args.num_frames, args.prompt)]
+        jobs = csv_jobs(args.csv, operator, size, whole)
+    elif args.scene is not None:
+        jobs = [scene_job(operator, args.scene, whole, args.prompt)]
+    elif args.image is not None:
+        jobs = [picture_job(args.image, size, args.prompt)]
+    else:
+        jobs = [video_job(Path(args.reread), size, args.num_frames, args.prompt)]
+    scenes = [job.scene for job in jobs if job.scene is not None]
+    if not scenes:
+        if unused := [name for name in settings if name not in SIZES and settings[name]["from"] == "flag"]:
+            raise ValueError(f"--{unused[0]}: found no scene among the inputs, and it says how scenes are read")
+        return jobs, {"settings": {name: settings[name] for name in SIZES}}
+    recorded = check_scenes(operator, scenes, args.csv, checkpoint, args.trust_data)
+    return jobs, {"settings": settings, "check": recorded}
 
 
 def run(args: argparse.Namespace) -> None:
     check(args)
     checkpoint, dtype = read_run(args)
-    fill_sizes(args, checkpoint)
-    jobs = find_jobs(args, checkpoint)
+    jobs, data = find_jobs(args, checkpoint)
     files = find_weights(args)
     arguments = check_weights(files)["dit"]
     read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
-    mean_depth = resize(read_statistics(checkpoint).mean_depth[None, None], (args.height, args.width))[0, 0]
+    depth_baseline = mean_depth(checkpoint, args.height, args.width)
 
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), dtype, args.device)
+    contexts = encode_prompts(files, [*(job.prompt for job in jobs), args.negative_prompt], dtype, args.device)
+    pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
     # What is re-read is scored as tools/evaluate.py scores it; what is generated comes from the weights of stock users.
     model = load_model(checkpoint, pipe.dit, args.device) if args.reread else load_fused(checkpoint, pipe)
-    encoder = ClipEncoder(pipe)
+    encoder = ClipEncoder(pipe, contexts)
     args.output.mkdir(parents=True, exist_ok=True)
     for job in ProgressBar(jobs, unit="video", disable=len(jobs) == 1):
-        shown = show(args, job, model, encoder)
-        measured = measure(shown, mean_depth)
+        with prepared_prompts(pipe, contexts):
+            shown = show(args, job, model, encoder)
+        measured = measure(shown, depth_baseline)
         folder = args.output / job.name
         write_result(folder, shown, job.prompt, args.fps)
         for note in export(folder, shown, args.export, args.export_frames, args.fov):
             ProgressBar.write(note)
-        write_run(folder, {"source": job.source, "prompt": job.prompt, **settings(args, checkpoint), **measured})
+        record = {"source": job.source, "prompt": job.prompt, "frames": list(shown.numbers), "data": data}
+        write_run(folder, record | settings(args, checkpoint) | measured)
         ProgressBar.write(f"{folder / 'panel.png'}\n{summary(measured)}")
 
 
 def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: ClipEncoder) -> Shown:
     """Generates or re-reads one video and reads it."""
-    frames, truth = job.load()
+    source = job.load()
+    frames = source.frames
     context = pad_contexts([encoder.prompt(job.prompt)])
     readings: dict[str, Reading] = {}
     if args.reread:
@@ -190,7 +210,8 @@ def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: C
     for where, sigma in levels.items():
         readings[where] = read_latents(model, latents, first, context, sigma, args.seed, job.position)
     result = FINISHED if args.read == "video" or args.reread else list(readings)[-2]
-    return Shown("Video" if args.reread else "Generated", frames, readings, result, truth)
+    numbers = source.numbers or range(len(frames))
+    return Shown("Video" if args.reread else "Generated", frames, numbers, readings, result, source.truth)
 
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict:

@@ -1,14 +1,24 @@
-"""Flags that evaluation, generation and training have in common, for the tools."""
+"""Flags that evaluation, generation and training have in common, for the tools, and what they say about clips."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate as resize
 
+from motion_depth.assemble import read_statistics
 from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
+from motion_depth.doctor.record import recorded_check
+from motion_depth.endings import say
+from motion_depth.findings import errors, raise_errors
+from motion_depth.preflight import scene_findings, weigh_record
+from motion_depth.settings import to_int
 from motion_depth.weights import WanFiles
 
 CLIP_SETTINGS = ("height", "width", "num_frames", "frame_stride", "motion_units", "motion_direction", "motion_y_axis",
@@ -28,24 +38,122 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the noise")
 
 
+def add_clip_flags(parser: argparse.ArgumentParser) -> None:
+    """What clips are like and how motion files are read; what is not given is as in training (`clip_settings`)."""
+    add = parser.add_argument
+    add("--height", type=int, help="multiple of 32; default: as in training")
+    add("--width", type=int, help="multiple of 32; default: as in training")
+    add("--num_frames", type=int, help="frames of a clip, 4k+1; default: as in training")
+    add("--frame_stride", help="rendered frames per frame of a scene's clip, or auto; default: as in training")
+    add("--motion_units", help="of the scenes' files: pixels, normalized or ndc; default: as of the training files")
+    add("--motion_direction", help="backward or forward; default: as of the training files")
+    add("--motion_y_axis", help="down or up; default: as of the training files")
+    add("--motion_frame_offset", type=int, help="0, 1 or -1; default: as of the training files")
+    add("--trust_data", action="store_true", help="go on when the recorded check of the scenes contradicts these four")
+
+
 def find_weights(args: argparse.Namespace) -> WanFiles:
     """The weights that the flags name. Raises ValueError if there are none."""
     return WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
 
 
 def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
-    """The checkpoint, and the type the DiT computes in. Raises ValueError if it is not whole."""
+    """The checkpoint, and the type the DiT computes in. Raises ValueError if it is not whole, or has no such device."""
+    check_device(args.device)
     checkpoint = read_checkpoint(args.checkpoint)
     precision = args.mixed_precision or checkpoint.config["run"]["mixed_precision"]
     return checkpoint, torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def clip_operator(
-    checkpoint: Checkpoint, base_path: Path, **changes: int | str | None
-) -> LoadImageSequenceWithMotionWrapper:
-    """Loads clips as the run that wrote the checkpoint did; `changes` that are not None replace its settings."""
-    settings = {name: checkpoint.config["run"][name] for name in CLIP_SETTINGS}
-    settings |= {name: value for name, value in changes.items() if value is not None}
-    if settings["frame_stride"] != "auto":
-        settings["frame_stride"] = int(settings["frame_stride"])
-    return create_motion_data_operator(base_path, **settings)
+def check_device(name: str) -> None:
+    """Raises ValueError if torch does not know the device, or it is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: expected cuda, cuda:1, ... or cpu") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"--device {name}: found {count} CUDA devices that can be used; expected another, or cpu")
+
+
+def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
+    """What clips are like: name -> its `value`, and where it is `from`: "flag", or "checkpoint" (as in training)."""
+    given = {name: getattr(args, name) for name in CLIP_SETTINGS}
+    return {
+        name: {"value": checkpoint.config["run"][name], "from": "checkpoint"}
+        if value is None
+        else {"value": value, "from": "flag"}
+        for name, value in given.items()
+    }
+
+
+def clip_operator(base_path: Path, settings: dict[str, dict]) -> LoadImageSequenceWithMotionWrapper:
+    """Loads clips as `clip_settings` say. Raises ValueError for values that clips cannot have."""
+    values = {name: found["value"] for name, found in settings.items()}
+    if values["frame_stride"] != "auto":
+        values["frame_stride"] = to_int("frame_stride", values["frame_stride"])
+    return create_motion_data_operator(base_path, **values)
+
+
+def check_scenes(
+    operator: LoadImageSequenceWithMotionWrapper,
+    scenes: Sequence[str],
+    table: Path | None,
+    checkpoint: Checkpoint,
+    trust_data: bool,
+) -> dict | None:
+    """Looks at all scenes' files, and at what a check of them has recorded, as training does before it starts.
+
+    Args:
+        table: the CSV that lists the scenes; None: the flag --scene does. Records lie beside it; without one they are
+            looked for beside the folder of the scenes and beside the CSV of the training run.
+
+    Returns:
+        For the results: the `record` that is about these very files, when they were `checked`, and how it `differs`
+        from the convention that they are read in (None: not at all). None if no check is recorded.
+
+    Raises:
+        ValueError: lists every problem; or the record contradicts the convention, and `trust_data` does not go on.
+    """
+    title = f"--scene {scenes[0]}" if table is None else str(table)
+    findings = scene_findings(operator, scenes)
+    findings = findings if table else [replace(finding, row=None) for finding in findings]
+    if len(problems := errors(findings)) == 1:
+        raise ValueError(f"{title}: {problems[0]}")
+    raise_errors(findings, title)
+    places = [table] if table else [operator.base_path, Path(checkpoint.config["run"]["dataset_metadata_path"])]
+    found = (recorded_check(place, operator.base_path, scenes) for place in places)
+    if (record := next(filter(None, found), None)) is None:
+        return None
+    try:
+        differs = weigh_record(record, operator.convention, title, trust_data)
+    except ValueError as error:
+        raise ValueError(f"{error}. What no flag says is as in training ({checkpoint.folder})") from None
+    if differs:
+        say(f"--trust_data: {differs}")
+    return {"record": str(record.path), "checked": record.checked, "differs": differs}
+
+
+def describe(data: dict) -> str:
+    """What the results of an evaluation say of the `settings` of its clips and the recorded `check`, as a sentence."""
+    value = {name: found["value"] for name, found in data["settings"].items()}
+    given = ", ".join(f"--{name}" for name, found in data["settings"].items() if found["from"] == "flag")
+    origin = f"As in training, but for {given}." if given else "All as in training."
+    check = data["check"]
+    if check is None:
+        recorded = "No check of these scenes is recorded."
+    elif check["differs"]:
+        recorded = f"Read against the recorded check: {check['differs']}."
+    else:
+        recorded = f"The recorded check of these scenes ({check['record']}, {check['checked']}) agrees."
+    return (
+        f"Clips of {value['num_frames']} frames of {value['width']} x {value['height']} pixels, frame stride "
+        f"{value['frame_stride']}. Motion files: {value['motion_units']}, {value['motion_direction']}, y "
+        f"{value['motion_y_axis']}, frame offset {value['motion_frame_offset']}. "
+        f"{origin} {recorded}"
+    )
+
+
+def mean_depth(checkpoint: Checkpoint, height: int, width: int) -> Tensor:
+    """The training set's mean depth (h, w), the baseline, in another size than that of training if need be."""
+    return resize(read_statistics(checkpoint).mean_depth[None, None], (height, width))[0, 0]

@@ -52,10 +52,16 @@ class Verdict:
         return tuple(name for name in FLAGS if len({getattr(each, name) for each in self.fitting}) > 1)
 
 
-def flags(convention: MotionConvention) -> str:
-    """The training flags of a convention, those with the documented value left out; "" for the documented one."""
-    documented = asdict(MotionConvention())
-    chosen = {name: value for name, value in asdict(convention).items() if value != documented[name]}
+def flags(convention: MotionConvention, given: MotionConvention | None = None) -> str:
+    """The flags of a convention, those with the documented value left out; "" for the documented one.
+
+    Args:
+        given: the convention that is set now; where it has another value, the flag is named all the same.
+    """
+    documented, now = asdict(MotionConvention()), asdict(given or convention)
+    chosen = {
+        name: value for name, value in asdict(convention).items() if value != documented[name] or value != now[name]
+    }
     return " ".join(f"--motion_{name} {value}" for name, value in chosen.items())
 
 

@@ -128,7 +128,7 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
     given = flags(convention) or "the documented convention (no --motion_... flag)"
     check = f"the check of this dataset ({record.path}, {record.checked}) measured another motion convention"
     if record.alike and convention not in record.fitting:
-        measured = flags(record.convention) or all_flags(record.convention)
+        measured = flags(record.convention, convention)
         return (
             f"{check} than {given}: {measured} explains {record.explained:.0%} of what changes at moving pixels. "
             f"Pass {measured}"
@@ -137,11 +137,11 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
     if not odd:
         return None
     scene, its = next(iter(odd.items()))
-    measured = flags(its) or all_flags(its)
     if record.alike:
+        measured = flags(its) or all_flags(its)
         more = f" and in {len(odd) - 1} more" if len(odd) > 1 else ""
         return f"{check} in {scene}{more} than in the others: {measured}. Convert these scenes, or leave them out"
-    return f"{check} than {given} in {scene}. Pass {measured}"
+    return f"{check} than {given} in {scene}. Pass {flags(its, convention)}"
 
 
 def _read(path: Path) -> dict | None:

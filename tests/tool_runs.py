@@ -1,0 +1,50 @@
+"""A checkpoint for the tools, made without training, and the tools called in this process."""
+
+from pathlib import Path
+
+import torch
+
+from motion_depth.assemble import LoraConfig, model_config, model_tensors
+from motion_depth.checkpoint import write_checkpoint
+from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.lora import add_lora
+from motion_depth.losses import LossScales
+from motion_depth.statistics import Statistics
+from motion_depth.wan import MotionDepthModel, load_pipeline
+from motion_depth.weights import WanFiles, check_weights
+from tools import evaluate, generate
+
+SIZE, FRAMES = 64, 9
+LORA = LoraConfig(4, ("q", "v"))
+
+
+def load(files: WanFiles, *parts: str):
+    """The tiny model in float32; all of it, or some parts."""
+    return load_pipeline(files, parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+
+
+def make_checkpoint(folder: Path, files: WanFiles) -> Path:
+    """A checkpoint with LoRA for clips of SIZE x SIZE x FRAMES; every weight that starts at zero is given a value."""
+    torch.manual_seed(0)
+    arguments = check_weights(files)["dit"]
+    config = HeadConfig(arguments["dim"], tap_blocks(arguments["num_layers"], (0.3, 0.6)), **HEAD_SIZES["small"])
+    heads = MotionDepthHeads(config, motion_scale=2.0, log_depth=1.0, log_depth_scale=0.3)
+    dit = add_lora(load(files, "dit").dit, LORA.rank, LORA.target_modules)
+    for name, parameter in [*heads.named_parameters(), *dit.named_parameters()]:
+        if ".out." in name or ".lora_B." in name:
+            torch.nn.init.normal_(parameter.data, std=0.05)
+    statistics = Statistics(1.0, LossScales(2.0, 0.3, 0.1), 0.05, 0.0, torch.full((SIZE, SIZE), 3.0))
+    run = {"stage": 2, "height": SIZE, "width": SIZE, "num_frames": FRAMES, "frame_stride": "auto",
+           "motion_units": "pixels", "motion_direction": "backward", "motion_y_axis": "down", "motion_frame_offset": 0,
+           "mixed_precision": "no", "dataset_metadata_path": str(folder.parent / "training.csv")}  # fmt: skip
+    model = MotionDepthModel(dit, heads, train_dit=False)
+    write_checkpoint(folder, model_tensors(model, statistics), model_config(config, statistics, LORA, run))
+    return folder
+
+
+def run_generate(*flags: object) -> None:
+    generate.run(generate.parse_args([str(flag) for flag in flags]))
+
+
+def run_evaluate(*flags: object) -> dict:
+    return evaluate.evaluate(evaluate.parse_args([str(flag) for flag in flags]))
