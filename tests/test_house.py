@@ -78,6 +78,7 @@ ALLOWED = {
     "sharding": set(),
     "source": {"batch", "cache", "data", "encoding", "loader", "machines", "statistics", "wan", "weights"},
     "statistics": {"losses"},
+    "split": {"csv_files", "files"},
     "stopping": set(),
     "tiny": {"files", "tiny_vae"},
     "tiny_vae": set(),

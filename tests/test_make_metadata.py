@@ -150,18 +150,6 @@ def test_two_rows_of_one_scene_fall_on_the_same_side(base, output):
     assert len(rows_of(output.with_name("my_val.csv"))) == 4
 
 
-def test_prompts_edited_in_a_split_file_are_not_lost_without_a_word(base, output, capsys):
-    assert run(base, output, "--val_scenes", 1) == 0
-    val = output.with_name("my_val.csv")
-    scene = rows_of(val)[0]["video"]
-    val.write_text(f"video,prompt\n{scene},Edited in the wrong place.\n")
-    capsys.readouterr()
-    assert run(base, output) == 0
-    assert f"note: {val} stays as it was" in capsys.readouterr().out
-    assert run(base, output, "--val_scenes", 1) == 0
-    assert f"note: 1 prompts of {val} give way to those of {output}" in capsys.readouterr().out
-
-
 def gone(base: Path, output: Path) -> None:
     output.write_text("video,prompt\ntest_away/env_0/0/0,Gone.\n")
 

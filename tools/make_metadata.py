@@ -8,7 +8,10 @@
 A scene is a folder, at any depth, that holds rgb/, motion_vectors/ and distance_to_camera/. Run again, it keeps the
 order of the rows, the prompts and every further column, and appends scenes that are new. `--val_scenes N` or
 `--val_fraction F` also write my_metadata_train.csv and my_metadata_val.csv from it, split by scene folder (env_0 and
-env_1 of one test are two scenes). Which scenes are held out depends on their names and `--seed` alone.
+env_1 of one test are two scenes). Which scenes are held out depends on their names and `--seed` alone. Prompts and
+columns may be edited in any of the three: the next split takes edits of the two over into my_metadata.csv. The same
+field edited differently in two of them is an error that shows both. my_metadata.split.json holds what was written last,
+by which an edit is known.
 
 `--check` reads every file of the CSV's scenes once and says what is wrong with them, which motion convention they
 follow, and which flags to pass to training; `--report DIR` writes it as DIR/report.html and DIR/report.json. The last
@@ -23,11 +26,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import sys
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +38,18 @@ from motion_depth.csv_files import COLUMNS, read_csv
 from motion_depth.files import expect_file, write_whole
 from motion_depth.prompts import make_prompt
 from motion_depth.scenes import SceneIndex, find_scenes, index_scene
+from motion_depth.split import (
+    PARTS,
+    count_validation,
+    moved,
+    part_path,
+    read_split,
+    record_path,
+    record_text,
+    scene_of,
+    split_rows,
+    take_back,
+)
 
 if TYPE_CHECKING:
     from motion_depth.doctor.check import Settings
@@ -57,11 +72,6 @@ def survey(base_path: Path) -> list[SceneIndex]:
     if problems:
         raise ValueError(f"{len(problems)} of {len(scenes)} scenes cannot be used:\n  " + "\n  ".join(problems))
     return found
-
-
-def scene_of(row: dict[str, str]) -> str:
-    """The row's scene as find_scenes writes it, however it stands in the CSV ("./a/b/" -> "a/b")."""
-    return str(PurePosixPath(row["video"].strip()))
 
 
 def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
@@ -87,53 +97,18 @@ def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[s
     return columns, rows, new
 
 
-def count_validation(scenes: int, val_scenes: int | None, val_fraction: float | None) -> int:
-    """How many scenes to hold out; at least one and not all. Raises ValueError naming the flag."""
-    if val_fraction is not None:
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"--val_fraction {val_fraction}: expected a number between 0 and 1")
-        if scenes < 2:
-            raise ValueError(f"--val_fraction {val_fraction}: {scenes} scene cannot be split")
-        return min(scenes - 1, max(1, round(val_fraction * scenes)))
-    if not 0 < val_scenes < scenes:
-        raise ValueError(f"--val_scenes {val_scenes}: expected 1 to {scenes - 1}, because there are {scenes} scenes")
-    return val_scenes
-
-
-def split_scenes(scenes: set[str], count: int, seed: int) -> set[str]:
-    """The `count` scenes to hold out: those whose names hash lowest, so that a new scene hardly changes the choice."""
-    return set(sorted(scenes, key=lambda scene: hashlib.sha256(f"{seed}:{scene}".encode()).digest())[:count])
-
-
-def split_path(path: Path, part: str) -> Path:
-    return path.with_name(f"{path.stem}_{part}{path.suffix}")
-
-
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
-    """Writes the whole file or leaves the old one; a file that would not change is not touched."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    if not path.exists() or expect_file(path).read_bytes() != text.getvalue().encode():
-        write_whole(path, text.getvalue())
+    write_changed(path, text.getvalue())
 
 
-def replaced_prompts(path: Path, rows: list[dict[str, str]]) -> int:
-    """How many prompts of an older split file differ from those that now take their place."""
-    if not path.exists():
-        return 0
-    _, before = read_csv(path)
-    return len({(row["video"], row["prompt"]) for row in before} - {(row["video"], row["prompt"]) for row in rows})
-
-
-def split_rows(rows: list[dict[str, str]], count: int, seed: int) -> dict[str, list[dict[str, str]]]:
-    """Rows of the parts "train" and "val"; all rows of a scene are in the same one."""
-    held_out = split_scenes({scene_of(row) for row in rows}, count, seed)
-    return {
-        "train": [row for row in rows if scene_of(row) not in held_out],
-        "val": [row for row in rows if scene_of(row) in held_out],
-    }
+def write_changed(path: Path, text: str) -> None:
+    """Writes the whole file or leaves the old one; a file that would not change is not touched."""
+    if not path.exists() or expect_file(path).read_bytes() != text.encode():
+        write_whole(path, text)
 
 
 def print_report(scenes: list[SceneIndex], rows: list[dict[str, str]], new: list[str]) -> None:
@@ -159,20 +134,24 @@ def write_list(args: argparse.Namespace) -> None:
     columns, rows, new = merge(args.output, scenes, args.dataset_base_path)
     parts, notes = {}, []
     if args.val_scenes is not None or args.val_fraction is not None:
-        parts = split_rows(rows, count_validation(len(scenes), args.val_scenes, args.val_fraction), args.seed)
-    for part in ("train", "val"):
-        path = split_path(args.output, part)
-        if part in parts and (changed := replaced_prompts(path, rows)):
-            notes.append(f"{changed} prompts of {path} give way to those of {args.output}; edit them there")
-        elif not parts and path.exists():
-            notes.append(f"{path} stays as it was; --val_scenes or --val_fraction makes it anew")
+        count = count_validation(len(scenes), args.val_scenes, args.val_fraction)
+        name = partial(make_prompt, base_name=args.dataset_base_path.resolve().name)
+        split = read_split(args.output, name)
+        columns, rows, notes = take_back(split, columns, rows, name)
+        parts = split_rows(rows, count, args.seed)
+        notes += moved(split, parts)
+    else:
+        there = [path for part in PARTS if (path := part_path(args.output, part)).exists()]
+        notes += [f"{path} stays as it was; --val_scenes or --val_fraction brings it up to date" for path in there]
 
     print_report(scenes, rows, new)
     write_rows(args.output, columns, rows)
     print(f"{args.output}: {len(rows)} rows")
     for part, chosen in parts.items():
-        write_rows(split_path(args.output, part), columns, chosen)
-        print(f"{split_path(args.output, part)}: {len(chosen)} rows")
+        write_rows(part_path(args.output, part), columns, chosen)
+        print(f"{part_path(args.output, part)}: {len(chosen)} rows")
+    if parts:
+        write_changed(record_path(args.output), record_text(rows))
     for note in notes:
         print(f"note: {note}")
 
