@@ -37,11 +37,12 @@ from motion_depth.assemble import (
     read_statistics,
 )
 from motion_depth.batch import Batch, reduce_item
-from motion_depth.checkpoint import Checkpoint, clear_leftovers, read_checkpoint
+from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.devices import check_processes, count_gpus
 from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say
+from motion_depth.folders import clear_leftovers
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.health import Health, gradient_size
 from motion_depth.loader import BatchLoader, rank_positions

@@ -2,13 +2,12 @@
 
 A folder holds safetensors files, `config.json`, and `manifest.json` with the size and SHA-256 of every file. It is
 written beside its place under a temporary name, flushed to the disk and then renamed, so a folder that has its name is
-complete. Nothing is ever unpickled. One process at a time writes into an output folder.
+complete. Nothing is ever unpickled. One process at a time writes into an output folder (`occupation.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
@@ -23,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from motion_depth.folders import flush, hidden, mark, put_in_place, remove, write_flushed
+
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 STEP_FOLDER = re.compile(r"step-(\d+)")
-LEFTOVER = re.compile(r"\.(.+)\.\d+\.(partial|older|gone)")
 # What config.json, manifest.json and the safetensors headers may take beside the tensors.
 OVERHEAD, OVERHEAD_PER_TENSOR = 100_000, 300  # bytes
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,16 +67,16 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], 
         ValueError: the disk has no room, or does not take the files. Everything that was there is as it was.
     """
     needed = size_of(tensors)
-    draft = _hidden(folder, "partial")
+    draft = hidden(folder, "partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         require_space(folder.parent, needed, f"the checkpoint {folder.name}/")
-        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
+        mark(draft)
         _write_files(draft, tensors, config)
-        _put_in_place(draft, folder)
+        put_in_place(draft, folder)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove(draft)
         if error.errno in NO_ROOM:
             raise ValueError(
                 _no_room(folder.parent, needed, f"the checkpoint {folder.name}/", error.strerror)
@@ -86,7 +86,7 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], 
             "what was there is whole"
         ) from None
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove(draft)
         raise
 
 
@@ -114,10 +114,7 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
     manifest = {}
 
     def write(name: str, data: bytes) -> None:
-        with (draft / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_flushed(draft / name, data)
         manifest[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     for name, values in tensors.items():
@@ -125,54 +122,7 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
         write(name, save({key: value.detach().cpu().contiguous() for key, value in values.items()}))
     write(CONFIG, json.dumps(config, indent=2).encode())
     write(MANIFEST, json.dumps(manifest, indent=2).encode())
-    _flush(draft)
-
-
-def _put_in_place(draft: Path, folder: Path) -> None:
-    """Renames. An older folder of that name and the new one change places, at once where the file system can."""
-    if not folder.exists():
-        os.rename(draft, folder)
-    elif not _exchange(draft, folder):
-        older = _hidden(folder, "older")
-        shutil.rmtree(older, ignore_errors=True)
-        os.rename(folder, older)  # a kill between these two is mended by `clear_leftovers`
-        try:
-            os.rename(draft, folder)
-        except OSError:
-            os.rename(older, folder)
-            raise
-        os.rename(older, draft)
-    _flush(folder.parent)
-    shutil.rmtree(draft, ignore_errors=True)  # holds the older one by now, if there was one
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Lets two folders change names in one step. False if the system or the file system cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
-
-
-def clear_leftovers(output_path: Path) -> list[str]:
-    """Removes what a killed process left half-done, and says what it mended; only before anything is written."""
-    messages = []
-    for path in sorted(output_path.glob(".*")) if output_path.is_dir() else []:
-        if not (match := LEFTOVER.fullmatch(path.name)):
-            continue
-        folder = output_path / match[1]
-        if match[2] == "older" and not folder.exists():
-            os.rename(path, folder)
-            messages.append(f"{folder}: put back; the process that was replacing it was killed")
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-    return messages
-
-
-def _hidden(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
+    flush(draft)
 
 
 def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
@@ -235,10 +185,11 @@ def rotate(output_path: Path, keep_last: int, newest: int) -> Iterable[Path]:
         return []
     old = [folder for step, folder in step_folders(output_path) if step <= newest][keep_last:]
     for folder in old:
-        gone = _hidden(folder, "gone")
+        gone = hidden(folder, "gone")
         with contextlib.suppress(OSError):  # it then stays, which harms nobody
+            mark(folder)
             os.rename(folder, gone)  # first out of sight, so that a kill in the middle leaves no half folder
-            shutil.rmtree(gone, ignore_errors=True)
+            remove(gone)
     return old
 
 
@@ -255,11 +206,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(2**22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import shutil
@@ -18,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from motion_depth.batch import pack_targets
 from motion_depth.cache import ClipCache, Missing, clip_files
 from motion_depth.data import LoadError, raise_load_errors
-from motion_depth.entries import DRAFT_SUFFIX, Entry
+from motion_depth.entries import DRAFT_SUFFIX, Entry, is_left_behind
+from motion_depth.identity import is_draft
 from motion_depth.packing import pack_maps
 from motion_depth.progress import ProgressBar
 
@@ -161,10 +163,9 @@ def _full(folder: Path, needed: int, free: int) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Deletes what killed jobs left unfinished."""
+    """Deletes what killed jobs left unfinished: what has our names, our first bytes, and no one who writes it."""
     for path in (*folder.rglob(f".*{DRAFT_SUFFIX}"), *folder.glob("files/.*.json")):
-        try:
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+        with contextlib.suppress(OSError):  # another job finished or removed it, or writes it
+            old = time.time() - path.lstat().st_mtime > ABANDONED_AFTER
+            if old and (is_left_behind(path) or is_draft(path)):
                 path.unlink()
-        except OSError:
-            continue  # another job finished or removed it, or it is somebody else's

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ from motion_depth.files import expect_file, write_whole
 
 DIGEST_BYTES = 16
 CHUNK = 1 << 20  # bytes
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.json")  # of what `complete_file` writes
 SAMPLE_EVERY = 16 << 20  # of weights are read SAMPLE bytes in every so many, and SAMPLE of every tensor
 SAMPLE = 4096
 
@@ -125,6 +127,14 @@ class SceneFiles:
         """Raises ValueError if one of some files has changed since."""
         if changed := [path for path in paths if stamp(path) != self.stamps[path]]:
             raise ValueError(f"{changed[0]}: changed since the start; start again when the scene is complete")
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a file is one that `SceneFiles.read` began to write and did not finish. Raises OSError."""
+    if not DRAFT.fullmatch(path.name):
+        return False
+    with path.open("rb") as file:
+        return re.match(rb'\["[0-9a-f]{%d}"' % (2 * DIGEST_BYTES), file.read(CHUNK)) is not None
 
 
 def stamp(path: Path) -> str:

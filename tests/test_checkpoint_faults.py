@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_depth import checkpoint
-from motion_depth.checkpoint import clear_leftovers, newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth import checkpoint, folders
+from motion_depth.checkpoint import newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.folders import MARK, clear_leftovers, leftovers
 
 TENSORS = {"a.safetensors": {"weight": torch.arange(6.0)}, "b.safetensors": {"weight": torch.arange(1e5)}}
 
@@ -29,12 +30,11 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException):
         self.count, self.at, self.error = 0, at, error
-        for name in ("fsync", "rename", "mkdir"):
+        # Deleting that fails leaves a rest, which harms nobody; a kill there must leave what the next start knows.
+        for name in ("fsync", "rename", "mkdir", *(("unlink", "rmdir") if isinstance(error, Killed) else ())):
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
-        monkeypatch.setattr(checkpoint, "_exchange", self.counted(checkpoint._exchange))
+        monkeypatch.setattr(folders, "_exchange", self.counted(folders._exchange))
         monkeypatch.setattr(Path, "open", self.opened(Path.open))
-        if isinstance(error, Killed):
-            monkeypatch.setattr(shutil, "rmtree", self.only_alive(shutil.rmtree))
 
     def counted(self, function):
         def call(*args, **kwargs):
@@ -47,9 +47,6 @@ class Faults:
         self.count += 1
         if self.count == self.at or (self.count > self.at and isinstance(self.error, Killed)):
             raise self.error
-
-    def only_alive(self, function):
-        return lambda *args, **kwargs: None if self.count >= self.at else function(*args, **kwargs)
 
     def opened(self, function):
         def call(path, mode="r", *args, **kwargs):
@@ -95,17 +92,17 @@ def save_all(folder: Path, step: int) -> None:
     write_checkpoint(folder / "best", TENSORS, {"step": step})
 
 
-def number_of_calls(folder: Path) -> int:
+def number_of_calls(folder: Path, error: BaseException) -> int:
     save_all(folder, 1)
     with pytest.MonkeyPatch.context() as patch:
-        faults = Faults(patch, 10**9, OSError())
+        faults = Faults(patch, 10**9, error)
         save_all(folder, 2)
     return faults.count
 
 
-def points(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+def points(tmp_path: Path, error: BaseException) -> Iterator[tuple[int, Path]]:
     """Every call in turn, with a folder that holds step-1/ and best/."""
-    count = number_of_calls(tmp_path / "count")
+    count = number_of_calls(tmp_path / "count", error)
     assert count > 30
     for at in range(1, count + 1):
         folder = tmp_path / str(at)
@@ -124,7 +121,7 @@ def expect_whole(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_an_error_at_any_call_leaves_what_was_there_and_no_rest(tmp_path, number):
-    for at, folder in points(tmp_path):
+    for at, folder in points(tmp_path, OSError()):
         with pytest.MonkeyPatch.context() as patch:
             Faults(patch, at, OSError(number, os.strerror(number)))
             with contextlib.suppress(ValueError):  # a few calls may fail unharmed, as where the disk is asked to flush
@@ -139,8 +136,8 @@ def test_an_error_at_any_call_leaves_what_was_there_and_no_rest(tmp_path, number
 def test_a_kill_at_any_call_leaves_what_was_there(tmp_path, exchange, monkeypatch):
     """Also where the file system cannot exchange two folders; the next start then mends what the kill left."""
     if not exchange:
-        monkeypatch.setattr(checkpoint, "_exchange", lambda *_: False)
-    for _, folder in points(tmp_path):
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+    for _, folder in points(tmp_path, Killed()):
         at = int(folder.name)
         with pytest.MonkeyPatch.context() as patch:
             Faults(patch, at, Killed())
@@ -151,6 +148,35 @@ def test_a_kill_at_any_call_leaves_what_was_there(tmp_path, exchange, monkeypatc
         clear_leftovers(folder)
         expect_whole(folder)
         assert not list(folder.glob(".*")), at
+        assert not list(folder.rglob(MARK)), at
+
+
+NOT_OURS = (".thesis.1.partial", ".photos.2024.older", ".step-2.0123abcd.partial", ".best.0123abcd.older",
+            ".step-1.0123abcd.gone")  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["chapter.txt", "step-1/config.json", MARK])
+def test_a_persons_folders_are_left_alone_whatever_their_names(tmp_path, inside):
+    """Also one that looks like ours in every letter, holds a copy of a checkpoint, or a file with the mark's name."""
+    for name in NOT_OURS:
+        (tmp_path / name / inside).parent.mkdir(parents=True)
+        (tmp_path / name / inside).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    assert leftovers(tmp_path) == []
+    assert clear_leftovers(tmp_path) == []
+    assert sorted(tmp_path.rglob("*")) == before
+    save_all(tmp_path, 1)
+    save_all(tmp_path, 2)
+    assert set(before) <= set(tmp_path.rglob("*"))
+
+
+def test_a_copy_of_a_checkpoint_under_a_hidden_name_is_not_ours(tmp_path):
+    save_all(tmp_path, 1)
+    shutil.copytree(tmp_path / "best", tmp_path / ".best.01234567.older")
+    (tmp_path / "best").rename(tmp_path / "moved")
+    assert clear_leftovers(tmp_path) == []
+    assert read_checkpoint(tmp_path / ".best.01234567.older").config == {"step": 1}
+    assert not (tmp_path / "best").exists()
 
 
 @pytest.mark.parametrize(

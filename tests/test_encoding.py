@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -70,6 +72,82 @@ def test_a_job_killed_while_it_writes_leaves_whole_files(setup, call):
     os.utime(draft, (long_ago, long_ago))
     setup.encode()
     assert not draft.exists()
+
+
+def age(path) -> None:
+    long_ago = time.time() - encoding.ABANDONED_AFTER - 1
+    os.utime(path, (long_ago, long_ago))
+
+
+def abandoned_draft(setup: CacheSetup):
+    """Of an entry, old; and the bytes that it begins with."""
+    setup.encode(FakeEncoder())
+    entry = setup.files()[0]
+    draft = entry.with_name(f".{entry.name}.{'0' * 32}.partial")
+    draft.write_bytes(entry.read_bytes()[:100])
+    age(draft)
+    return draft
+
+
+def test_a_persons_files_in_the_cache_are_left_alone_whatever_their_names(setup):
+    """Also one that looks like ours in every letter, and one that begins like ours."""
+    draft = abandoned_draft(setup)
+    mine = [setup.folder / "photos/.x.partial", setup.folder / ".movie.mkv.partial", setup.folder / "files/.mine.json",
+            setup.folder / "files/.settings.01234567.json", draft.with_name(draft.name.replace("000", "abc")),
+            setup.folder / ".thesis.partial"]  # fmt: skip
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(draft.read_bytes() if path.name == ".thesis.partial" else b"mine")
+        age(path)
+    setup.encode()
+    assert all(path.exists() for path in mine)
+    assert not draft.exists()
+
+
+def test_what_a_killed_job_noted_half_of_scenes_files_goes(setup):
+    setup.encode(FakeEncoder())
+    (noted, *_) = setup.files("files/*.json")
+    draft = noted.with_name(f".{noted.stem[:80]}.01234567.json")
+    draft.write_bytes(noted.read_bytes()[:50])
+    setup.encode()
+    assert draft.exists()
+    age(draft)
+    setup.encode()
+    assert not draft.exists()
+
+
+def test_what_a_running_job_writes_stays_however_old_it_is(setup):
+    """The other job is stopped in the middle of a write for longer than any age that is looked at."""
+    draft = abandoned_draft(setup)
+    program = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'r+b')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print(flush=True)\n"
+        "input()"
+    )
+    job = subprocess.Popen([sys.executable, "-c", program, draft], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    job.stdout.readline()
+    setup.encode()
+    assert draft.exists()
+    job.communicate(b"\n")
+    setup.encode()
+    assert not draft.exists()
+
+
+def test_a_draft_is_held_while_it_is_written(setup, monkeypatch):
+    held = []
+
+    def fsync(number):
+        (draft,) = setup.files(".*.partial")
+        program = "import fcntl, sys\nfcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        held.append(subprocess.run([sys.executable, "-c", program, draft], capture_output=True).returncode != 0)
+
+    cache = setup.job()
+    cache.files("ball")
+    monkeypatch.setattr(os, "fsync", fsync)
+    cache.clip_entry("ball", 0).write({"latents": torch.zeros(2)})
+    assert held == [True]
 
 
 # --- several at once --------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ from safetensors.torch import load_file
 
 import motion_depth.run
 import motion_depth.source  # noqa: F401
-from motion_depth.checkpoint import LEFTOVER, read_checkpoint, step_folders
+from motion_depth.checkpoint import read_checkpoint, step_folders
+from motion_depth.folders import leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
@@ -101,10 +102,7 @@ class Job:
         if not os.WIFSIGNALED(status):
             self._expect_success(status)
             return None
-        return "writing" if self.leftovers() else "at a random time"
-
-    def leftovers(self) -> list[str]:
-        return [path.name for path in self.output.glob(".*") if LEFTOVER.fullmatch(path.name)]
+        return "writing" if leftovers(self.output) else "at a random time"
 
     def check(self, newest: int) -> int:
         """Every checkpoint that is there must be whole, and the newest not older than before. Returns its step."""
@@ -187,8 +185,8 @@ def soak(work: Path, kills: int, seed: int, iterations: int) -> Counter:
             if not (job.output / "final").exists() or left == 0:
                 job.run()
             compare(job.output, reference.output)
-            if job.leftovers():
-                raise ValueError(f"{job.output}: {job.leftovers()} were left behind")
+            if left_behind := leftovers(job.output):
+                raise ValueError(f"{left_behind[0]}: was left behind")
             print(f"stage {stage}: round {rounds} ends where the uninterrupted run does, bit for bit", flush=True)
             shutil.rmtree(job.output.parent)
     return found
