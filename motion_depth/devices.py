@@ -6,6 +6,7 @@ python -m motion_depth.devices    # prints how many GPUs there are
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def count_gpus() -> int:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = re.split(r"\.(?:\s+[A-Z]|\s*$)", str(error).strip() or type(error).__name__)[0]  # its first sentence
         raise ValueError(
             f"GPUs: found {found}, but torch {torch.__version__}, which is built for CUDA {torch.version.cuda}, cannot "
             f"start CUDA ({reason}); update the NVIDIA driver, or install a torch for the CUDA version that nvidia-smi "

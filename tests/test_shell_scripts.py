@@ -287,7 +287,7 @@ class cuda:
     device_count = lambda: 0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else 2
     is_available = lambda: False
     def init():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Update it.\\nAnd more")
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update.\\nMore")
 class version:
     cuda = "13.0"
 """
@@ -307,7 +307,7 @@ def test_gpus_whose_driver_is_too_old_are_no_reason_to_train_on_the_cpu(stage, t
     assert "COMMAND" not in done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: GPUs: found 2, but torch 2.14.0, which is built for CUDA 13.0, cannot start CUDA ")
-    assert "(The NVIDIA driver on your system is too old (found version 11040). Update it); update the" in line
+    assert "(The NVIDIA driver on your system is too old (found version 11040)); update the" in line
 
 
 def test_which_python_is_used(stage, tmp_path, fake_python):
