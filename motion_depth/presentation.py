@@ -150,7 +150,9 @@ def summary(measured: dict) -> str:
     """What to print about a video: four lines, and more with a truth."""
     own, gap = measured["self_consistency"], measured["know_show_gap"]
     lines = [
-        f"motion  explains {_percent(own['explained'])} of what changes from frame to frame",
+        "motion  nothing changes from frame to frame"
+        if own["explained"] is None
+        else f"motion  explains {_percent(own['explained'])} of what changes from frame to frame",
         f"        {_moving(own)}",
         f"depth   {_percent(own['depth_steady'])} of the points keep it within 5 % along the motion (mean change "
         f"{_percent(own['depth_change'])}, at the same pixel {_percent(own['depth_change_still'])})",

@@ -253,9 +253,16 @@ def test_the_summary_says_what_moves_or_that_nothing_does(own, expected):
     readings = {"finished video": {"sigma": 0.02, "metrics": metrics}}
     measured = {"self_consistency": own, "know_show_gap": gap, "true_consistency": own, "readings": readings}
     lines = presentation.summary(measured).splitlines()
+    assert lines[0] == f"motion  explains {100 * own['explained']:.1f} % of what changes from frame to frame"
     assert lines[1].strip().startswith(expected)
     assert lines[5].strip().startswith(expected)
     assert lines[-1] == "truth   finished video, noise 0.02: AbsRel 0.1 (mean depth 0.2); moving EPE: nothing moves"
+
+
+def test_the_summary_says_that_nothing_changes():
+    gap = {"motion_px": 0.1, "depth_rel": 0.01, "forecast_explained": None}
+    measured = {"self_consistency": RESTING | {"explained": None}, "know_show_gap": gap, "readings": {}}
+    assert presentation.summary(measured).startswith("motion  nothing changes from frame to frame\n")
 
 
 def test_a_device_that_is_not_there_is_one_line(flags, data, tmp_path):
