@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,11 @@ def test_unreadable_frame_and_missing_folder_are_one_line_errors(tmp_path, monke
     code, _, err = run_tool(monkeypatch, capsys, "--dataset_base_path", base, "--output", tmp_path / "out")
     assert code == 2
     assert "f2.png: not a readable picture" in err
+    (base / "scene" / "rgb" / "f2.png").unlink()
+    os.mkfifo(base / "scene" / "rgb" / "f2.png")
+    code, _, err = run_tool(monkeypatch, capsys, "--dataset_base_path", base, "--output", tmp_path / "out")
+    assert code == 2
+    assert "f2.png: not a readable picture (it is a named pipe" in err
     code, _, err = run_tool(monkeypatch, capsys, "--dataset_base_path", tmp_path / "no", "--output", tmp_path / "out")
     assert code == 2
     assert err == f"error: --dataset_base_path {tmp_path / 'no'}: no such folder\n"

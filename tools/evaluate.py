@@ -40,7 +40,7 @@ from motion_depth.evaluation import (
     sigma_name,
     summarise,
 )
-from motion_depth.files import write_json
+from motion_depth.files import write_json, write_whole
 from motion_depth.loader import encode
 from motion_depth.media import write_png
 from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
@@ -151,7 +151,7 @@ def write_results(args: argparse.Namespace, scores: list[pandas.DataFrame], pict
         {"scene": scene, "window": window, "sigma": sigma, **csv_fields(metrics_of(part))}
         for (scene, window, sigma), part in rows.groupby(["scene", "window", "sigma"])
     )
-    table.to_csv(args.output / "metrics.csv", index=False)
+    write_whole(args.output / "metrics.csv", table.to_csv(index=False))
     write_json(args.output / "metrics.json", results)
     title = f"{args.checkpoint} on {args.dataset_metadata_path}"
     write_report(args.output / "report.html", results, pictures, title, describe(data))

@@ -25,10 +25,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth import tiny
 from motion_depth.files import expect_file
+from motion_depth.identity import file_digest
 from motion_depth.tiny_vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
 
 SETTINGS_FILE = "tiny_wan.json"
-FILES = "files"  # under this name it says what was written beside it: SHA-256 by path
+FILES = "files"  # under this name it says what was written beside it: a digest by path
 FORMAT = 2  # of the weights; counts up when code and older tiny models no longer fit
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
@@ -115,7 +116,7 @@ def read_frames(paths: list[Path]) -> torch.Tensor:
     frames = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(expect_file(path)) as image:
                 frames.append(torch.from_numpy(np.array(image.convert("RGB"))))
         except OSError as error:
             raise ValueError(f"{path}: not a readable picture ({error})") from None
@@ -203,10 +204,6 @@ def expect_own(output: Path, unchanged: bool) -> None:
             f"--output {output}: does not say which files this tool wrote there, so none is replaced; move it away, or "
             "give another folder"
         )
-
-
-def file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def frames_digest(base: Path, scenes: dict[str, list[Path]]) -> str:

@@ -17,6 +17,7 @@ from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.convention import flags
 from motion_depth.doctor.summary import convention_sentence, summarise_scenes, summarise_strides
 from motion_depth.doctor.text import headline, metres, number, percent, relative
+from motion_depth.files import write_whole
 from motion_depth.findings import SEVERITIES, Finding
 
 VERSION = 1
@@ -25,10 +26,9 @@ SHOWN_TOGETHER = 5  # findings of one kind beyond this many are folded away in t
 
 def write_report(check: DatasetCheck, folder: Path) -> tuple[Path, Path]:
     """Write report.html and report.json."""
-    folder.mkdir(parents=True, exist_ok=True)
     page, data = folder / "report.html", folder / "report.json"
-    page.write_text(html(check), encoding="utf-8")
-    data.write_text(json.dumps(_plain(as_dict(check)), indent=1) + "\n", encoding="utf-8")
+    write_whole(page, html(check))
+    write_whole(data, json.dumps(_plain(as_dict(check)), indent=1) + "\n")
     return page, data
 
 
