@@ -119,7 +119,10 @@ def test_its_score_is_no_number_and_never_the_best(added):
 def test_the_files_of_an_evaluation_say_so(tmp_path, added):
     flags = ("checkpoint", "model_base_path", "dataset_base_path", "dataset_metadata_path")
     args = parse_args([*(word for name in flags for word in (f"--{name}", "x")), "--output", str(tmp_path)])
-    results = write_results(args, scored(**added), [])
+    names = ("num_frames", "width", "height", "frame_stride")
+    names += ("motion_units", "motion_direction", "motion_y_axis", "motion_frame_offset")
+    data = {"settings": {name: {"value": 1, "from": "training"} for name in names}, "check": None}
+    results = write_results(args, scored(**added), [], data)
     page, table = (tmp_path / "report.html").read_text(), (tmp_path / "metrics.csv").read_text()
     read = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert read == finite(results)
@@ -133,7 +136,7 @@ def test_the_files_of_an_evaluation_say_so(tmp_path, added):
 
 def test_a_report_without_any_number_is_drawn(tmp_path):
     results = summarise(scored(motion=math.nan, depth=math.nan)[3:])
-    write_report(tmp_path / "report.html", results, [], "all NaN")
+    write_report(tmp_path / "report.html", results, [], "all NaN", "")
     assert (tmp_path / "report.html").read_text().count("not finite") > 10
 
 
