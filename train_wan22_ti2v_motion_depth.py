@@ -49,7 +49,14 @@ from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
-from motion_depth.preflight import check_output, check_record, check_resources, check_scenes, check_shared_memory
+from motion_depth.preflight import (
+    check_distinct,
+    check_output,
+    check_record,
+    check_resources,
+    check_scenes,
+    check_shared_memory,
+)
 from motion_depth.resuming import agree_on_resume, find_resume
 from motion_depth.run import Run, build_optimizer
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
@@ -163,11 +170,11 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
         for text in check_record(operator, [table for table in tables if table], args.trust_data):
             say(f"--trust_data: {text}")
     train = MotionDepthDataset(base, args.dataset_metadata_path, operator, args.dataset_repeat, args.seed, reduce_item)
-    if args.val_metadata_path is None:
-        return train, None
-    held_out = MotionDepthDataset(base, args.val_metadata_path, operator, 1, args.seed, reduce_item)
-    if shared := {row["video"] for row in train.data} & {row["video"] for row in held_out.data}:
-        raise ValueError(f"--val_metadata_path {args.val_metadata_path}: {min(shared)} is a training scene too")
+    held_out = None
+    if args.val_metadata_path:
+        held_out = MotionDepthDataset(base, args.val_metadata_path, operator, 1, args.seed, reduce_item)
+    for text in check_distinct(train, held_out):
+        say(text)
     return train, held_out
 
 

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from motion_depth.checkpoint import require_space
-from motion_depth.data import LoadImageSequenceWithMotionWrapper, read_metadata
+from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import Record, contradiction, recorded_check
 from motion_depth.findings import Finding, raise_errors
@@ -76,6 +76,40 @@ def weigh_record(record: Record | None, convention: MotionConvention, title: str
     if text and not trust_data:
         raise ValueError(f"{title}: {text}; or --trust_data to go on with these")
     return text and f"{title}: {text}"
+
+
+def check_distinct(train: MotionDepthDataset, held_out: MotionDepthDataset | None) -> list[str]:
+    """Compares scenes by where their pictures lie, whatever the CSVs call them, and whatever links lead there.
+
+    Returns:
+        A remark for each scene that one CSV has under two names.
+
+    Raises:
+        ValueError: a held-out scene is a training scene.
+    """
+    places = [_picture_places(dataset) for dataset in (train, held_out) if dataset]
+    for place in [place for place in places[1] if place in places[0]] if held_out else []:
+        theirs, ours = places[0][place][0], places[1][place][0]
+        also = "" if ours == theirs else f", as {theirs} (both are {place.parent})"
+        raise ValueError(
+            f"--val_metadata_path {held_out.metadata_path}: {ours} is a training scene too{also}; leave it out "
+            f"there or in {train.metadata_path}"
+        )
+    return [
+        f"{dataset.metadata_path}: {' and '.join(names)} are one scene ({place.parent}); it counts {len(names)} times"
+        for dataset, found in zip((train, held_out), places, strict=False)
+        for place, names in found.items()
+        if len(names) > 1
+    ]
+
+
+def _picture_places(dataset: MotionDepthDataset) -> dict[Path, list[str]]:
+    """By the first picture's file, links resolved: the names that a CSV has for the scene, each once."""
+    places = {}
+    for name in dict.fromkeys(row["video"] for row in dataset.data):
+        index = dataset.operator.index(name)
+        places.setdefault(index.rgb[index.frame_ids[0]].resolve(), []).append(name)
+    return places
 
 
 def check_output(output_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""What is looked at before a run starts that needs a machine with little of it: shared memory."""
+"""What is looked at before a run starts: scenes held out or trained on under two names, shared memory."""
 
 import re
+import shutil
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from motion_depth.batch import Sample, pack_targets, reduce_item
-from motion_depth.preflight import check_shared_memory, sample_bytes
+from motion_depth.data import MotionDepthDataset
+from motion_depth.preflight import check_distinct, check_shared_memory, sample_bytes
 from tests.scene_files import make_operator, plain_scene
 
 Usage = namedtuple("Usage", "total used free")
@@ -36,6 +38,47 @@ def test_a_samples_bytes_are_those_of_its_tensors(tmp_path):
     latents = torch.zeros(48, 1 + (frames - 1) // 4, height // 16, width // 16, dtype=torch.bfloat16)
     sample = Sample(0, "scene", 0, "", pack_targets(clip), latents=latents, first=latents[:, :1].clone())
     assert sample_bytes(frames, height, width, encoded=True, float_bytes=2) == total_bytes(sample)
+
+
+def two_lists(folder, train: str, held_out: str) -> list[MotionDepthDataset]:
+    """Of scenes a and b, an inner one, and links: to a scene, to its pictures' folder, to each picture."""
+    for scene in ("a", "b", "inner/c", "pictures", "files"):
+        plain_scene(folder / "data" / scene)
+    (folder / "data/link").symlink_to("a")
+    shutil.rmtree(folder / "data/pictures/rgb")
+    (folder / "data/pictures/rgb").symlink_to("../a/rgb")
+    for path in (folder / "data/files/rgb").iterdir():
+        path.unlink()
+        path.symlink_to(f"../../a/rgb/{path.name}")
+    found = []
+    for name, scenes in ("train", train), ("val", held_out):
+        (folder / f"{name}.csv").write_text("video,prompt\n" + "".join(f"{scene},x\n" for scene in scenes.split()))
+        found.append(MotionDepthDataset(folder / "data", folder / f"{name}.csv", make_operator(folder / "data")))
+    return found
+
+
+@pytest.mark.parametrize("name", ["./a", "a//", "a/.", "link", "link/", "pictures", "files"])
+def test_a_training_scene_is_known_under_any_name(tmp_path, name):
+    train, held_out = two_lists(tmp_path, "inner/c a", f"b {name}")
+    message = rf"val.csv: {name} is a training scene too, as a \(both are .*/data/a/rgb\); leave it out there or in"
+    with pytest.raises(ValueError, match=message):
+        check_distinct(train, held_out)
+    with pytest.raises(ValueError, match=rf"val.csv: a is a training scene too, as {name} "):
+        check_distinct(*two_lists(tmp_path / "turned", name, "a"))
+
+
+def test_other_scenes_are_no_training_scenes(tmp_path):
+    assert check_distinct(*two_lists(tmp_path, "a inner/c", "b")) == []
+    assert check_distinct(two_lists(tmp_path / "alone", "a", "b")[0], None) == []
+
+
+def test_one_scene_under_two_names_in_one_list_is_told(tmp_path):
+    """The same name in two rows is meant: a scene may have several prompts."""
+    remarks = check_distinct(*two_lists(tmp_path, "a a", "b ./b inner/c"))
+    assert [text.split(": ")[1] for text in remarks] == [
+        f"b and ./b are one scene ({tmp_path / 'data/b/rgb'}); it counts 2 times"
+    ]
+    assert "train.csv: a and link are one scene" in check_distinct(*two_lists(tmp_path / "2", "a link", "b"))[0]
 
 
 @pytest.fixture
