@@ -53,7 +53,7 @@ NOISE_MIXTURE="${NOISE_MIXTURE:-1,1,1}"          # weights of uniform, low and s
 COMPILE="${COMPILE:-0}"                          # 1: torch.compile the DiT's blocks and the heads
 SEED="${SEED:-0}"
 
-# Results: step-N/ every SAVE_STEPS iterations, and final/, which stage 2 starts from
+# Results: step-N/ every SAVE_STEPS iterations, at the end of the update, and final/, which stage 2 starts from
 OUTPUT_PATH="${OUTPUT_PATH:-./outputs/stage1}"
 SAVE_STEPS="${SAVE_STEPS:-500}"
 KEEP_LAST="${KEEP_LAST:-0}"                      # step-N folders to keep; 0: all

@@ -59,7 +59,7 @@ NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low, shif
 COMPILE="${COMPILE:-0}"                          # 1: torch.compile the DiT's blocks and the heads
 SEED="${SEED:-0}"
 
-# Results: step-N/ every SAVE_STEPS iterations, and final/
+# Results: step-N/ every SAVE_STEPS iterations, at the end of the update, and final/
 OUTPUT_PATH="${OUTPUT_PATH:-./outputs/stage2}"
 SAVE_STEPS="${SAVE_STEPS:-500}"
 KEEP_LAST="${KEEP_LAST:-0}"                      # step-N folders to keep; 0: all

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -41,7 +40,7 @@ from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.devices import check_processes, count_gpus
-from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say
+from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say, world_size
 from motion_depth.folders import clear_leftovers
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.health import Health, gradient_size
@@ -58,7 +57,7 @@ from motion_depth.preflight import (
     check_shared_memory,
 )
 from motion_depth.resuming import agree_on_resume, find_resume
-from motion_depth.run import Run, build_optimizer
+from motion_depth.run import Run, build_optimizer, is_due
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
 from motion_depth.source import measure_statistics, prepare_data
@@ -140,7 +139,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of clip order, noise levels, noise and new weights")
     # output
     add("--output_path", type=Path, required=True, help="folder for checkpoints, log.jsonl and wandb files")
-    add("--save_steps", type=int, default=500, help="iterations between checkpoints; 0: only final/")
+    add("--save_steps", type=int, default=500, help="iterations between checkpoints (at updates); 0: only final/")
     add("--keep_last", type=int, default=0, help="step-N folders that are kept; 0: all")
     add("--resume", default="none", help="auto: continue from the newest step-N; none; or a step-N folder")
     add("--max_hours", type=float, default=0.0, help="save and stop after so many hours, with exit code 75; 0: never")
@@ -249,7 +248,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     config = choose_heads(args, check_weights(files))
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
-    start, resumed = find_resume(args, say) if rank() == 0 else (0, None)
+    start, resumed = find_resume(args, world_size(), say) if rank() == 0 else (0, None)
 
     sharding = take_request()
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
@@ -267,10 +266,12 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         for message in clear_leftovers(args.output_path):
             say(message)
     clips = accelerator.num_processes * args.batch_size
-    total = math.ceil(len(dataset) * args.num_epochs / clips)
-    total = min(total, args.max_steps) if args.max_steps else total
+    seen = resumed.config["training"]["clips"] if resumed else 0
+    total = start + math.ceil((len(dataset) * args.num_epochs - seen) / clips)
+    total = max(start, min(total, args.max_steps or total))
     check_resources(args, accelerator, files, config, start, total, sharding is not None)
-    positions, dit_device = range(start * clips, total * clips), torch.device("cpu") if sharding else accelerator.device
+    positions = range(seen, seen + (total - start) * clips)
+    dit_device = torch.device("cpu") if sharding else accelerator.device
     samples, encoder, (val_samples, own), dit = prepare_data(
         args, accelerator, dataset, held_out, files, positions, dit_device
     )
@@ -282,7 +283,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     model = build_model(args, dit, statistics, config, resumed)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
-    updates = math.ceil(total / args.gradient_accumulation_steps)
+    updates = math.ceil(positions.stop / (clips * args.gradient_accumulation_steps))
     scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
     lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
     health = Health(args.max_bad_steps, dataset.describe)
@@ -307,7 +308,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         )
     batches = BatchLoader(
         samples,
-        rank_positions(start, total, accelerator.process_index, accelerator.num_processes, args.batch_size),
+        rank_positions(positions, accelerator.process_index, accelerator.num_processes, args.batch_size),
         encoder,
         NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage]),
         args.seed,
@@ -317,7 +318,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         args.loss_frames,
     )
     prepared = prepare_sharded(accelerator, model, sharding) if sharding else accelerator.prepare_model(model)
-    run.start_log(RunLog(accelerator, args.output_path, total, start))
+    run.log = RunLog(accelerator, args.output_path, total, start)
     stopping.between_iterations()
     try:
         if start == 0:
@@ -339,29 +340,29 @@ def loop(
     args: argparse.Namespace, run: Run, model: torch.nn.Module, batches: BatchLoader, start: int, total: int,
     stopping: Stopping,
 ) -> None:  # fmt: skip
-    """Iterations start+1 .. total of the prepared model; an iteration is one batch on every process."""
+    """Iterations start+1 .. total of the prepared model; an iteration is one batch on every process.
+
+    A group of iterations makes one optimizer update. Between two groups the run is whole: only there it is validated,
+    saved and stopped.
+    """
     accelerator = run.accelerator
     parameters = list(named_trainable(run.model).values())
-    accumulation = args.gradient_accumulation_steps
-    waited, timed, began = 0.0, 0, time.perf_counter()
-    for step, (batch, wait) in enumerate(batches, start=start + 1):
-        update = step % accumulation == 0 or step == total
-        in_group = accumulation if step <= total - total % accumulation else total % accumulation
-        with contextlib.nullcontext() if update else accelerator.no_sync(model):
+    for step, batch in enumerate(batches, start=start + 1):
+        before = step - 1 - (step - 1 - start) % args.gradient_accumulation_steps  # iterations before this group
+        end = min(before + args.gradient_accumulation_steps, total)
+        with contextlib.nullcontext() if step == end else accelerator.no_sync(model):
             losses = step_losses(args, model, batch, run.statistics)
-            accelerator.backward(losses["loss"].mean() / in_group)
+            accelerator.backward(losses["loss"].mean() / (end - before))
         run.log.add(batch, losses, gradient_size(parameters))
-        waited, timed = waited + wait, timed + 1
-        if update:
-            if step <= start + accumulation:  # once: a head that no loss reaches would train nothing without a word
-                run.require_gradients()
-            seconds = time.perf_counter() - began
-            run.update(step, args.max_grad_norm, clips_per_s=timed * run.clips / seconds, data_wait=waited / seconds)
-            waited, timed, began = 0.0, 0, time.perf_counter()
-        if step == total or (args.val_steps and step % args.val_steps == 0):
+        if step < end:
+            continue
+        if before == start:  # once: a head that no loss reaches would train nothing without a word
+            run.require_gradients()
+        run.update(step, args.max_grad_norm, batches.waited)
+        if step == total or is_due(args.val_steps, before, step):
             run.validate(step)
         reason = stopping.agreed() if step < total else None
-        if reason or run.health.hopeless or (args.save_steps and step % args.save_steps == 0):
+        if reason or run.health.hopeless or is_due(args.save_steps, before, step):
             run.save(f"step-{step}", step)
         if run.health.hopeless:
             raise NotFiniteError(run.hopeless_message(step))

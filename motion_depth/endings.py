@@ -52,6 +52,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def world_size() -> int:
+    """Processes of the run, as the launcher says; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def say(message: str) -> None:
     """One line on stderr, from the main process only, also before accelerate has started."""
     if rank() == 0:
@@ -82,7 +87,7 @@ def leave(code: int) -> None:
     """Exits. Of several processes a failed one leaves without waiting for the others, who may wait for it."""
     if code == STOPPED and os.environ.get(REPORT_FILE):
         code = FINISHED  # the report says it; a launcher would print a wall about a failure
-    if code not in (FINISHED, STOPPED) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if code not in (FINISHED, STOPPED) and world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -123,7 +128,7 @@ def _lost_peer(error: Exception) -> str | None:
     """What to say if another process is the reason, which then says more; None if the reason is this one's own."""
     text = str(error).strip()
     spoken = isinstance(error, distributed.DistError) or any(name in text.lower() for name in ("gloo", "nccl"))
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not isinstance(error, RuntimeError) or not spoken:
+    if world_size() < 2 or not isinstance(error, RuntimeError) or not spoken:
         return None
     if any(words in text.lower() for words in NO_ANSWER):
         return f"another process has ended or has not answered for --timeout_minutes\n{_traceback(error)}"

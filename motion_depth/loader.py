@@ -17,20 +17,21 @@ from motion_depth.wan import ClipEncoder, pad_contexts
 
 PREFETCHED = 2  # batches that each loader process keeps ready
 
+Moment = float | torch.cuda.Event  # of the host's clock, or in a GPU's order of work
 
-def rank_positions(start: int, total: int, rank: int, processes: int, batch_size: int) -> list[range]:
-    """Positions of the training sequence that a process takes in iterations start .. total-1, a batch for each.
 
-    Iteration i covers positions i x processes x batch_size onward, the processes side by side, so the sequence of clips
-    that the model has seen after a number of iterations depends only on how many clips an iteration has.
+def rank_positions(positions: range, rank: int, processes: int, batch_size: int) -> list[range]:
+    """Positions of the training sequence that a process takes, a batch for each iteration.
+
+    An iteration covers the next processes x batch_size positions, the processes side by side, so which clips the model
+    has seen depends only on how many there were, not on how many processes took them.
     """
-    per_iteration = processes * batch_size
-    firsts = range(start * per_iteration + rank * batch_size, total * per_iteration, per_iteration)
+    firsts = range(positions.start + rank * batch_size, positions.stop, processes * batch_size)
     return [range(first, first + batch_size) for first in firsts]
 
 
 class BatchLoader:
-    """Iterates over (batch, seconds waited for its samples).
+    """Iterates over batches on the device, and knows how long the device had to wait for them.
 
     Args:
         dataset: gives a `Sample` (or an error, see `raise_load_errors`) for a position.
@@ -63,21 +64,43 @@ class BatchLoader:
             persistent_workers=False,
             worker_init_fn=leave_signals_to_the_parent,
         )
-        self.encoder, self.mixture, self.seed, self.device, self.dtype = encoder, mixture, seed, device, dtype
+        self.encoder, self.mixture, self.seed, self.dtype = encoder, mixture, seed, dtype
+        self.device = torch.device(device)
         self.loss_frames = loss_frames
+        self.waits: list[tuple[Moment, Moment]] = []
 
-    def __iter__(self) -> Iterator[tuple[Batch, float]]:
+    def __iter__(self) -> Iterator[Batch]:
         samples = iter(self.loader)
         while True:
-            asked = time.perf_counter()
+            asked = self._now()
             try:
                 found = next(samples)
             except StopIteration:
                 return
             raise_load_errors(found)
-            wait = time.perf_counter() - asked
+            self.waits.append((asked, self._now()))
             contexts = encode(found, self.encoder)
-            yield make_batch(found, contexts, self.mixture, self.seed, self.device, self.dtype, self.loss_frames), wait
+            yield make_batch(found, contexts, self.mixture, self.seed, self.device, self.dtype, self.loss_frames)
+
+    def waited(self) -> float:
+        """Seconds since the last call that the device had nothing to do because the samples were not there.
+
+        A GPU goes on with what it was given before while the host waits. Two events, which it passes in its own order
+        of work, lie as far apart as it was idle. Call this where the host waits for the GPU anyway.
+        """
+        waits, self.waits = self.waits, []
+        if self.device.type != "cuda":
+            return sum(there - asked for asked, there in waits)
+        for _, there in waits[-1:]:
+            there.synchronize()
+        return sum(asked.elapsed_time(there) for asked, there in waits) / 1000
+
+    def _now(self) -> Moment:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def encode(samples: list[Sample], encoder: ClipEncoder | None) -> Tensor:

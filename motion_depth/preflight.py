@@ -181,7 +181,7 @@ def check_resources(
     trained = count_trained(heads, files, rank, targets)
     if accelerator.is_main_process and not args.cache_only:
         saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
-        check_space(args.output_path, trained, accelerator.num_processes, saves, args.keep_last)
+        check_space(args.output_path, trained, saves, args.keep_last)
     if accelerator.device.type == "cuda":
         encoders = [] if args.cache_path else [*files.text_encoder, *files.vae]
         stored = sum(path.stat().st_size for path in encoders)  # bf16 on disk, as in memory
@@ -204,14 +204,14 @@ def count_trained(heads: HeadConfig, files: WanFiles, lora_rank: int, lora_targe
     return trained
 
 
-def check_space(output_path: Path, trained: int, processes: int, saves: int, keep_last: int) -> None:
+def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> None:
     """Raises ValueError if the checkpoints that are still to come do not fit on the disk.
 
     Args:
         trained: numbers that are trained. saves: step folders to come. keep_last: how many of them stay; 0: all.
     """
     weights = trained * FLOAT32
-    step = weights * (1 + ADAMW + processes)  # a step folder may hold the gradients of every process as well
+    step = weights * (1 + ADAMW)
     kept = min(saves, keep_last + 1) if keep_last else saves  # the old one goes after the new one stands
     place = output_path.absolute()
     while not place.is_dir():

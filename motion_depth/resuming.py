@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from safetensors import safe_open
 
 from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, step_folders
 from motion_depth.machines import require_alike, require_shared
@@ -15,14 +17,16 @@ from motion_depth.run import STATE_FILE
 from motion_depth.settings import common_settings, differences
 
 
-def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
+def find_resume(args: Any, processes: int, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
     """The step folder that --resume asks for, and how many iterations it has behind it; (0, None) for a new run.
 
     Args:
-        args: the run's settings. say: is given a line about each step folder that is passed over.
+        args: the run's settings. processes: of the run that is to go on.
+        say: is given a line about each step folder that is passed over.
 
     Raises:
-        ValueError: it is not whole or of a run with other settings, or going on would replace results.
+        ValueError: it is not whole, of a run with other settings or from the middle of an update, or going on would
+            replace results.
     """
     if args.resume == "none":
         return 0, None
@@ -38,7 +42,10 @@ def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint 
         if not found.has(STATE_FILE):
             raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
     try:
-        step, settings = int(found.config["training"]["step"]), dict(found.config["run"])
+        training, settings = found.config["training"], dict(found.config["run"])
+        step, _ = int(training["step"]), int(training["clips"])
+        sizes = training["processes"], settings["batch_size"], settings["gradient_accumulation_steps"]
+        before = tuple(map(int, sizes))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{found.folder / 'config.json'}: does not describe a run ({error!r})") from None
     later = [folder.name for other, folder in step_folders(args.output_path) if other > step]
@@ -49,7 +56,32 @@ def find_resume(args: Any, say: Callable[[str], None]) -> tuple[int, Checkpoint 
         )
     if differing := differences(args, settings):
         raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
+    _require_the_same_update(found.folder, before, (processes, args.batch_size, args.gradient_accumulation_steps))
+    _require_a_whole_update(found.folder)
     return step, found
+
+
+def _require_the_same_update(folder: Path, before: tuple[int, int, int], now: tuple[int, int, int]) -> None:
+    """Each: processes, batch size, accumulation."""
+    clips, others = math.prod(before), now[0] * now[1]
+    if clips == math.prod(now):
+        return
+    use = "another number of processes" if clips % others else f"--gradient_accumulation_steps {clips // others}"
+    form = "{} processes x --batch_size {} x --gradient_accumulation_steps {}"
+    raise ValueError(
+        f"--resume {folder}: an update of that run is made from {clips} clips ({form.format(*before)}), here it would "
+        f"be {math.prod(now)} ({form.format(*now)}); use {use}"
+    )
+
+
+def _require_a_whole_update(folder: Path) -> None:
+    """Versions that saved between any two iterations stored gradients that had gathered so far."""
+    with safe_open(folder / STATE_FILE, framework="pt") as state:
+        if any(name.startswith(("gradient/", "pending/")) for name in state.keys()):  # noqa: SIM118
+            raise ValueError(
+                f"--resume {folder}: was saved in the middle of an update, which is not continued any more; move it "
+                "away, and give a step folder from between two updates (a multiple of --gradient_accumulation_steps)"
+            )
 
 
 def agree_on_resume(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 
 from motion_depth.assemble import LoraConfig, model_config, model_tensors
 from motion_depth.checkpoint import Checkpoint, rotate, write_checkpoint
 from motion_depth.health import Health
 from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog
-from motion_depth.training_state import capture, named_trainable, pending_of, restore
+from motion_depth.training_state import capture, named_trainable, restore
 from motion_depth.validation import Validation, is_better, log_validation
 from motion_depth.wan import MotionDepthModel, count_operations
 
@@ -35,6 +35,11 @@ def build_optimizer(
     return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=weight_decay, fused=True)
 
 
+def is_due(every: int, before: int, step: int) -> bool:
+    """Whether a multiple of `every` lies in before+1 .. step; never for 0."""
+    return every > 0 and step // every > before // every
+
+
 @dataclass
 class Run:
     """What the loop works on.
@@ -45,6 +50,7 @@ class Run:
         keep_last: step-N folders that are kept; 0: all.
         clips: clips of an iteration, over all processes.
         health: skipped updates and gradient norms.
+        seen: clips of the training sequence that the updates so far were made from.
         validation: on held-out clips, if there are any.
         log: set before the loop starts.
         wandb_id: of the run at wandb, continued after resuming.
@@ -62,37 +68,21 @@ class Run:
     keep_last: int
     clips: int
     health: Health
+    seen: int = 0
     validation: Validation | None = None
     log: RunLog | None = None
     wandb_id: str | None = None
     best_score: float | None = None
-    pending: dict[str, Tensor] = field(default_factory=dict)  # the log's, from a checkpoint, until there is a log
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Optimizer, half-accumulated gradients, schedule and bookkeeping of a step folder.
-
-        Raises:
-            ValueError: it was written in the middle of an accumulation by another number of processes, whose
-                gradients cannot be told apart any more.
-        """
-        tensors, saved = checkpoint.tensors(STATE_FILE), checkpoint.config["training"]
-        processes = self.accelerator.num_processes
-        if any(name.startswith("gradient/") for name in tensors) and saved["processes"] != processes:
-            raise ValueError(
-                f"--resume {checkpoint.folder}: written by {saved['processes']} processes in the middle of an update, "
-                f"cannot go on with {processes}; use as many, or a checkpoint at a multiple of the accumulation"
-            )
-        restore(self.model, self.optimizer, tensors)
+        """Optimizer, schedule and bookkeeping of a step folder."""
+        saved = checkpoint.config["training"]
+        restore(self.model, self.optimizer, checkpoint.tensors(STATE_FILE))
         self.scheduler.load_state_dict(saved["scheduler"])
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
             group["lr"] = rate  # the schedule sets it only where it moves on, which is after the next update
-        self.wandb_id, self.best_score = saved["wandb_run_id"], saved["best_score"]
+        self.seen, self.wandb_id, self.best_score = saved["clips"], saved["wandb_run_id"], saved["best_score"]
         self.health.restore(saved["health"])
-        self.pending = pending_of(tensors)
-
-    def start_log(self, log: RunLog) -> None:
-        log.restore(self.pending)
-        self.log = log
 
     def describe(self, start: int, total: int, updates: int, grid: tuple[int, int, int]) -> str:
         """What is about to run, in numbers.
@@ -118,18 +108,20 @@ class Run:
         if dead := [name for name, parameter in named_trainable(self.model).items() if parameter.grad is None]:
             raise ValueError(f"{len(dead)} trainable tensors receive no gradient, the first is {dead[0]}")
 
-    def update(self, step: int, max_grad_norm: float, **speed: float) -> None:
+    def update(self, step: int, max_grad_norm: float, waited: Callable[[], float]) -> None:
         """One optimizer update with the accumulated gradients, unless something in it is not finite; and its log row.
 
         An update that is skipped leaves weights, optimizer and learning rate as they are. Collective.
 
         Args:
             max_grad_norm: gradients are clipped to it; 0: not.
-            speed: for the log.
+            waited: see `BatchLoader.waited`.
         """
         parameters = list(named_trainable(self.model).values())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
         clips = self.log.collect()
+        speed = self.log.speed(len(clips.positions), waited())
+        self.seen += len(clips.positions)
         if problem := self.health.problem(clips, norm):
             self.log.event(step, problem, skipped_updates=self.health.skipped)
         else:
@@ -158,11 +150,12 @@ class Run:
             ValueError: on every process, if the checkpoint cannot be written.
         """
         whole = name.startswith("step-")
-        state = {STATE_FILE: capture(self.model, self.optimizer, self.log.pending())} if whole else {}
+        main = self.accelerator.is_main_process
+        state = {STATE_FILE: capture(self.model, self.optimizer)} if whole and main else {}
         config = model_config(self.model.heads.config, self.statistics, self.lora, self.settings)
         config["training"] = {
             "step": step,
-            "clips": step * self.clips,
+            "clips": self.seen,
             "processes": self.accelerator.num_processes,
             "scheduler": self.scheduler.state_dict(),
             "wandb_run_id": self.wandb_id,
@@ -170,23 +163,27 @@ class Run:
             "health": self.health.state(),
         }
         failure = None
-        if self.accelerator.is_main_process:
-            try:
-                write_checkpoint(self.output_path / name, model_tensors(self.model, self.statistics) | state, config)
-                if whole:
-                    rotate(self.output_path, self.keep_last, step)
-            except ValueError as error:
-                failure = str(error)
-        if failure := broadcast_object_list([failure])[0]:
+        with self.log.paused():
+            if main:
+                try:
+                    tensors = model_tensors(self.model, self.statistics) | state
+                    write_checkpoint(self.output_path / name, tensors, config)
+                    if whole:
+                        rotate(self.output_path, self.keep_last, step)
+                except ValueError as error:
+                    failure = str(error)
+            failure = broadcast_object_list([failure])[0]
+        if failure:
             raise ValueError(failure)
 
     def validate(self, step: int) -> None:
         """Scores the held-out clips, and keeps the model as best/ if it is better than ever before."""
         if self.validation is None:
             return
-        row = self.validation.run(self.model, self.output_path, step)
-        self.log.log(step, row, "val")
-        log_validation(self.accelerator, self.output_path, step)
+        with self.log.paused():
+            row = self.validation.run(self.model, self.output_path, step)
+            self.log.log(step, row, "val")
+            log_validation(self.accelerator, self.output_path, step)
         if not math.isfinite(row["score"]):
             self.log.event(step, "val/score is not finite: the heads predict inf or NaN; best/ stays as it is")
         if is_better(row["score"], self.best_score):

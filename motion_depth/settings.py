@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 
-# Settings that may change when a run is resumed; every other one is part of what the run is.
+# Settings that may change when a run is resumed; every other one is part of what the run is. Of batch_size,
+# gradient_accumulation_steps and the number of processes the product, an update's clips, must stay (`resuming`).
 HARMLESS = {
+    "batch_size",
+    "gradient_accumulation_steps",
     "num_epochs",
     "max_steps",
     "save_steps",

@@ -1,4 +1,4 @@
-"""When a run stops before its end: signals and a time limit, agreed on by all processes between two iterations."""
+"""When a run stops before its end: signals and a time limit, agreed on by all processes between two updates."""
 
 from __future__ import annotations
 

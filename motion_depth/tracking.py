@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import netrc
 import os
 import socket
 import sys
+import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -67,6 +70,7 @@ class RunLog:
         self.rows: list[Tensor] = []  # (b, 3 + losses) each: position, sigma, gradient, losses
         self.names: list[str] = []
         self.file = None
+        self.began = time.perf_counter()  # of the update that is under way
         self.bar = ProgressBar(
             total=total, initial=start, unit="it", dynamic_ncols=True, disable=not accelerator.is_main_process
         )
@@ -87,18 +91,28 @@ class RunLog:
         self.rows.append(torch.stack([column.detach().double() for column in columns], dim=1))
         self.bar.update()
 
-    def pending(self) -> dict[str, Tensor]:
-        """The rows of an update that is not complete, for a checkpoint."""
-        return {"rows": torch.cat(self.rows)} if self.rows else {}
-
-    def restore(self, pending: dict[str, Tensor]) -> None:
-        self.rows = [rows.to(self.accelerator.device) for rows in pending.values()]
-
     def collect(self) -> Clips:
-        """The clips since the last call, of all processes, on every process."""
+        """The clips since the last call, of all processes, on every process; waits for the device."""
         table = self.accelerator.gather(torch.cat(self.rows)).cpu()
         self.rows.clear()
         return Clips.of(table, self.names)
+
+    def speed(self, clips: int, waited: float) -> dict[str, float]:
+        """Of the update that ends here, when the device has done its work, with what led to it since the last one.
+
+        Args:
+            clips: of all processes. waited: seconds that this process's device waited for them.
+        """
+        now = time.perf_counter()
+        seconds, self.began = now - self.began, now
+        return {"clips_per_s": clips / seconds, "data_wait": waited / seconds}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context of what is no training, validating and saving: `speed` leaves its time out. May be nested."""
+        passed = time.perf_counter() - self.began
+        yield
+        self.began = time.perf_counter() - passed
 
     def write(self, step: int, clips: Clips, **values: float) -> None:
         """Writes the clips' mean losses, also by noise level, and further values.

@@ -59,7 +59,7 @@ def data_flags(demo_scenes, demo_csv, tiny_wan) -> list:
 
 @pytest.fixture(scope="session")
 def stage1(data_flags, tmp_path_factory) -> Path:
-    """A finished stage-1 run of 6 iterations with checkpoints at 3 and 6."""
+    """A finished stage-1 run of 6 iterations with checkpoints at 4 (3 is due within an update) and 6."""
     output = tmp_path_factory.mktemp("runs") / "stage1"
     must_run(SCRIPT, "--stage", 1, *data_flags, *SMALL, "--output_path", output, "--max_steps", 6, "--save_steps", 3,
              "--use_wandb")  # fmt: skip

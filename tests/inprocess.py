@@ -1,8 +1,10 @@
-"""The training script in this process: imported once, run many times, as `python train_... FLAGS` would run it."""
+"""The training script in this process: imported once, run many times, as `python train_... FLAGS` would run it. And in
+two, for what several processes do."""
 
 import contextlib
 import io
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,19 @@ def train(*flags: object, **environment: str) -> Ended:
             code = end.code or 0
     torch.set_num_threads(threads)
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def two_processes(*flags: object, folder: Path, program: str = "", **environment: str) -> Ended:
+    """A program that changes something and then runs the script, as two processes; it is written into `folder`."""
+    probe, root = folder / "probe.py", Path(training.__file__).parent
+    probe.write_text(f"{program}\nimport runpy\nrunpy.run_path({training.__file__!r}, run_name='__main__')\n")
+    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, probe, *map(str, flags)], capture_output=True, text=True, cwd=root,
+        env={**os.environ, **settings, "PYTHONPATH": str(root), **environment},
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -338,7 +338,7 @@ def test_batches_from_the_cache_are_those_of_encoding_at_every_step(tmp_path, de
     settings = (NoiseMixture.parse("1,1,1"), 0, 0, torch.device("cpu"), dtype)
     direct = BatchLoader(dataset, positions, encoder, *settings)
     cached = BatchLoader(CachedDataset(job), positions, None, *settings)
-    for (one, _), (other, _) in zip(direct, cached, strict=True):
+    for one, other in zip(direct, cached, strict=True):
         for name in ("latents", "first", "context", "noise", "sigma"):
             assert getattr(one, name).dtype == getattr(other, name).dtype
             assert torch.equal(getattr(one, name), getattr(other, name)), name

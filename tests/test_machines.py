@@ -78,17 +78,18 @@ def test_what_differs_on_a_machine_is_named_everywhere():
 
 
 def settings(output: Path, **changes) -> Namespace:
-    given = {"resume": "auto", "output_path": output, "batch_size": 1, "save_steps": 2, "cache_path": None}
+    given = {"resume": "auto", "output_path": output, "batch_size": 1, "save_steps": 2, "cache_path": None,
+             "gradient_accumulation_steps": 1}  # fmt: skip
     return Namespace(**given | changes)
 
 
 def save_step(output: Path, step: int) -> None:
-    config = {"training": {"step": step}, "run": plain(settings(output))}
+    config = {"training": {"step": step, "clips": step * 3, "processes": 3}, "run": plain(settings(output))}
     write_checkpoint(output / f"step-{step}", {STATE_FILE: {"a": torch.zeros(1)}}, config)
 
 
 def decide(accelerator, args: Namespace) -> tuple:
-    found = find_resume(args, print) if accelerator.is_main_process else (0, None)
+    found = find_resume(args, accelerator.num_processes, print) if accelerator.is_main_process else (0, None)
     start, resumed = agree_on_resume(accelerator, args, *found)
     return start, resumed and resumed.folder
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoint import read_checkpoint
 from motion_depth.endings import NOT_FINITE, REFUSED, STOPPED
-from tests.inprocess import Ended, train
+from tests.inprocess import train, two_processes
 from tests.runs import SCRIPT
 from tests.scene_files import plain_scene
 
@@ -84,14 +84,15 @@ def nan(losses: dict) -> dict:
 
 @pytest.mark.parametrize(("stage", "number"), [(1, 3), (1, 4), (2, 3)])
 def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(stages, stage, number, tmp_path, monkeypatch):
-    """In the middle of an update (3) and after one (4), while the learning rate changes; weights and log are equal."""
+    """In the middle of an update (3), which is finished first, and at the end of one (4), while the learning rate
+    changes; weights and log are equal."""
     flags, whole = stages[stage]
     with monkeypatch.context() as patch:
         at_iteration(patch, number, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
         done = train(*flags, "--output_path", tmp_path / "out")
     assert done.code == STOPPED, done.err
-    assert f"stopped by SIGUSR1 after iteration {number}; step-{number} is saved" in done.err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", f"step-{number}"]
+    assert "stopped by SIGUSR1 after iteration 4; step-4 is saved" in done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "step-4"]
     done = train(*flags, "--output_path", tmp_path / "out", "--resume", "auto")
     assert done.code == 0, done.err
     assert same(tmp_path / "out/final", whole / "final")
@@ -101,8 +102,8 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(stages, stage
 def test_the_time_limit_saves_too(stages, tmp_path):
     done = train(*stages[1][0], "--output_path", tmp_path / "out", "--max_hours", 1e-9)
     assert done.code == STOPPED
-    assert "--max_hours 1e-09 are over after iteration 1; step-1 is saved" in done.err
-    read_checkpoint(tmp_path / "out/step-1")
+    assert "--max_hours 1e-09 are over after iteration 2; step-2 is saved" in done.err
+    read_checkpoint(tmp_path / "out/step-2")
 
 
 def test_a_run_says_when_much_of_it_is_warm_up(stages, tmp_path):
@@ -147,7 +148,7 @@ def test_a_second_signal_ends_a_process_at_once_even_while_it_waits(tmp_path):
 
 
 def test_an_update_with_nan_is_skipped_named_and_resumed_exactly(stages, tmp_path, monkeypatch):
-    """NaN in iteration 3, once in one go and once with an interruption between it and the update that is skipped."""
+    """NaN in iteration 3, once in one go and once with a signal at that moment; the update is skipped first."""
     flags, whole = stages[1]
     with monkeypatch.context() as patch:
         at_iteration(patch, 3, nan)
@@ -185,19 +186,6 @@ def test_too_many_bad_updates_end_the_run_with_the_weights_from_before(stages, t
     assert read_checkpoint(tmp_path / "out/step-6").config["training"]["health"]["in_row"] == 2
 
 
-def two_processes(*flags: object, program: str, folder: Path, **environment: str) -> Ended:
-    """A program that changes something and then runs the script, as two processes."""
-    probe = folder / "probe.py"
-    probe.write_text(f"{program}\nimport runpy\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n")
-    settings = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, probe, *map(str, flags)], capture_output=True, text=True, cwd=SCRIPT.parent,
-        env={**os.environ, **settings, "PYTHONPATH": str(SCRIPT.parent), **environment},
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
 def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
     """Rank 1 cannot read a clip in iteration 3; rank 0 waits for it in an all-reduce and must not bury that."""
     program = (
@@ -226,12 +214,12 @@ def test_two_processes_that_know_nothing_of_each_other_do_not_train(stages, tmp_
 
 
 def test_a_signal_to_one_process_saves_and_ends_all_of_them(stages, tmp_path):
-    """Rank 1 gets it in iteration 2; both end that iteration and stop, and the checkpoint is whole."""
+    """Rank 1 gets it in iteration 1; both end the update and stop, and the checkpoint is whole."""
     program = (
         "import os, signal\nimport motion_depth.loader as loader\nreal, count = loader.make_batch, []\n"
         "def make_batch(*args):\n"
         "    count.append(1)\n"
-        "    if len(count) == 2 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    if len(count) == 1 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGUSR1)\n"
         "    return real(*args)\n"
         "loader.make_batch = make_batch\n"
     )

@@ -15,7 +15,7 @@ from tests.runs import SCRIPT, SMALL, SMALL_STAGE_2, must_run, rows, run_python,
 
 
 def test_stage_1_writes_what_it_promises(stage1):
-    assert sorted(path.name for path in stage1.iterdir() if path.is_dir()) == ["final", "step-3", "step-6", "wandb"]
+    assert sorted(path.name for path in stage1.iterdir() if path.is_dir()) == ["final", "step-4", "step-6", "wandb"]
     assert {path.name for path in (stage1 / "final").iterdir()} == {
         "motion_head.safetensors", "depth_head.safetensors", "statistics.safetensors", "config.json", "manifest.json"
     }  # fmt: skip
@@ -27,7 +27,7 @@ def test_stage_1_writes_what_it_promises(stage1):
     for name in ("loss", "motion_loss", "depth_loss", "lr", "grad_norm", "clips_per_s", "data_wait"):
         assert all(row[name] >= 0 for row in rows(stage1))
     assert any(name.startswith("depth_loss/sigma_") for name in rows(stage1)[0])
-    before, after = weights(stage1 / "step-3"), weights(stage1 / "final")
+    before, after = weights(stage1 / "step-4"), weights(stage1 / "final")
     assert sum(not torch.equal(before[name], after[name]) for name in before) > 0.9 * len(before)
 
 
@@ -45,8 +45,7 @@ def test_stage_2_starts_from_stage_1_and_trains_lora(stage1, stage2):
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(data_flags, stage1, stage2, stage, tmp_path):
-    """From a checkpoint in the middle of an accumulation (step 3 of groups of 2) or between two (stage 2)."""
-    whole, step = (stage1, 3) if stage == 1 else (stage2, 2)
+    whole, step = (stage1, 4) if stage == 1 else (stage2, 2)
     output = tmp_path / "resumed"
     output.mkdir()
     subprocess.run(["cp", "-r", whole / f"step-{step}", whole / "log.jsonl", output], check=True)
@@ -100,8 +99,9 @@ def test_two_processes_keep_identical_weights_and_share_the_clips(data_flags, tm
     assert processes == "2"
     assert digest == other_digest
     assert sorted(json.loads(seen) + json.loads(other_seen)) == list(range(8))
-    state = load_file(output / "step-3/training_state.safetensors")
-    assert {name.split("/")[1] for name in state if name.startswith("gradient/")} == {"0", "1"}
+    state = load_file(output / "step-4/training_state.safetensors")
+    assert {name.split("/")[0] for name in state} == {"optimizer"}
+    assert read_checkpoint(output / "step-4").config["training"]["clips"] == 8
 
 
 @pytest.mark.parametrize(
