@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from motion_depth.batch import Batch
-from motion_depth.files import finite
+from motion_depth.files import finite, write_whole
 from motion_depth.health import Clips
 from motion_depth.noise import noise_bin
 from motion_depth.progress import ProgressBar
@@ -165,9 +165,7 @@ def _keep_rows_until(path: Path, step: int) -> None:
             continue  # the last line of a killed run may be cut
         if row["step"] <= step:
             rows.append(line)
-    draft = path.with_suffix(".partial")
-    draft.write_text("".join(f"{line}\n" for line in rows))
-    draft.replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in rows))
 
 
 def start_tracking(

@@ -23,6 +23,7 @@ from motion_depth.files import complete_file, expect_file, file_size, finite, wr
 from motion_depth.frame_files import check_header, picture_size, read_depth, read_motion, read_pixels, read_rgb
 from motion_depth.inputs import csv_jobs
 from motion_depth.media import read_frames, read_picture, read_video, write_png
+from motion_depth.tracking import _keep_rows_until
 from tests.scene_files import plain_scene
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -45,6 +46,16 @@ def test_a_link_stays_a_link_and_its_target_gets_the_content(tmp_path):
     assert (tmp_path / "there/none_yet.csv").read_text() == "first"
     assert all(path.is_symlink() for path in (tmp_path / "here").iterdir())
     assert names(tmp_path / "there") == ["none_yet.csv", "real.csv"]
+
+
+def test_the_log_of_a_run_that_goes_on_stays_a_link(tmp_path):
+    (tmp_path / "real.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    (tmp_path / "log.jsonl").symlink_to("real.jsonl")
+    (tmp_path / "log.partial").write_text("mine")
+    _keep_rows_until(tmp_path / "log.jsonl", 2)
+    assert (tmp_path / "log.jsonl").is_symlink()
+    assert (tmp_path / "real.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert names(tmp_path) == ["log.jsonl", "log.partial", "real.jsonl"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664, 0o755])
