@@ -228,4 +228,4 @@ def test_a_hidden_picture_is_no_frame(tmp_path):
     for number in range(2):
         write_png(tmp_path / f"frame_{number}.png", np.full((4, 6, 3), number, np.uint8))
     Image.new("RGB", (9, 9)).save(tmp_path / ".frame_1.png")
-    assert read_frames(tmp_path)[:, 0, 0, 0].tolist() == [0, 1]
+    assert read_frames(tmp_path)[0][:, 0, 0, 0].tolist() == [0, 1]
