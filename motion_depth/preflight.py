@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffsynth.models.wan_video_dit import WanModel
+from torch import Tensor
 
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
@@ -19,8 +22,12 @@ from motion_depth.doctor.record import Record, contradiction, recorded_check
 from motion_depth.findings import Finding, raise_errors
 from motion_depth.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
 from motion_depth.loader import PREFETCHED
+from motion_depth.lora import add_lora, lora_state_dict
+from motion_depth.memory import count_step
 from motion_depth.motion import MotionConvention
-from motion_depth.weights import WanFiles, read_shapes
+from motion_depth.settings import run_dtype
+from motion_depth.wan import MotionDepthModel
+from motion_depth.weights import WanFiles, check_weights, read_shapes
 
 FLOAT32 = 4  # bytes
 ADAMW = 2  # moments of every trained number
@@ -177,31 +184,31 @@ def check_resources(
     Raises:
         ValueError: there is not enough of one.
     """
-    rank, targets = (args.lora_rank, args.lora_target_modules.split(",")) if args.stage == 2 else (0, [])
-    trained = count_trained(heads, files, rank, targets)
-    if accelerator.is_main_process and not args.cache_only:
-        saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
-        check_space(args.output_path, trained, saves, args.keep_last)
+    needed = None
+    if accelerator.is_main_process:
+        model = planned_model(args, files, heads)
+        trained = _numbers(dict(model.heads.named_parameters())) + _numbers(lora_state_dict(model.dit))
+        if not args.cache_only:
+            saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
+            check_space(args.output_path, trained, saves, args.keep_last)
+        if accelerator.device.type == "cuda":
+            needed = needed_memory(args, model, files, accelerator.num_processes if sharded else 1)
     if accelerator.device.type == "cuda":
-        encoders = [] if args.cache_path else [*files.text_encoder, *files.vae]
-        stored = sum(path.stat().st_size for path in encoders)  # bf16 on disk, as in memory
-        stored += sum(path.stat().st_size for path in files.dit) // (accelerator.num_processes if sharded else 1)
+        (needed,) = broadcast_object_list([needed])
         free, _ = torch.cuda.mem_get_info(accelerator.device)
-        accelerator.print(check_memory(free, needed_memory(stored, trained)))
+        accelerator.print(check_memory(free, needed))
 
 
-def count_trained(heads: HeadConfig, files: WanFiles, lora_rank: int, lora_targets: Sequence[str]) -> int:
-    """How many numbers a run trains, from the heads' architecture and the headers of the DiT's files.
-
-    Args:
-        lora_rank, lora_targets: of stage 2; 0 and nothing in stage 1.
-    """
+def planned_model(args: Any, files: WanFiles, heads: HeadConfig) -> MotionDepthModel:
+    """What a run trains, in its shapes and types and without data (device "meta")."""
     with torch.device("meta"):
-        trained = sum(parameter.numel() for parameter in MotionDepthHeads(heads, 1.0, 0.0, 1.0).parameters())
-    for name, value in read_shapes(files.dit).items():
-        if value.dim() == 2 and any(f".{name}".endswith(f".{target}.weight") for target in lora_targets):
-            trained += lora_rank * sum(value.shape)
-    return trained
+        dit = WanModel(**check_weights(files)["dit"]).to(run_dtype(args)).requires_grad_(False)
+        trained = MotionDepthHeads(heads, 1.0, 0.0, 1.0)
+        if args.stage == 2:
+            add_lora(dit, args.lora_rank, args.lora_target_modules.split(","))
+    trained.motion.requires_grad_(args.motion_loss_weight > 0)
+    trained.depth.requires_grad_(args.depth_loss_weight > 0)
+    return MotionDepthModel(dit, trained, args.stage == 2, args.gradient_checkpointing)
 
 
 def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> None:
@@ -219,22 +226,44 @@ def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> 
     require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
 
 
-def needed_memory(frozen: int, trained: int) -> int:
-    """Bytes of GPU memory that a training process needs in any case; what a forward keeps comes on top.
+def needed_memory(args: Any, model: MotionDepthModel, files: WanFiles, shares: int) -> int:
+    """Bytes of GPU memory that a process needs: the peak of a step, or the text encoder's before the first one.
+
+    What is there in any case counts: with --compile, where the compiler decides what else is kept, only weights and
+    optimizer; with --cache_only the VAE. With a cache the text encoder may have nothing to do.
 
     Args:
-        frozen: bytes of the models that stay in memory.
-        trained: numbers that are trained: weight, gradient and AdamW's two moments, in float32.
+        model: see `planned_model`; of no use afterwards.
+        shares: processes that share the DiT's blocks.
     """
-    return frozen + trained * FLOAT32 * (2 + ADAMW)
+    size = run_dtype(args).itemsize
+    vae, text_encoder = (size * _numbers(read_shapes(paths)) for paths in (files.vae, files.text_encoder))
+    if args.cache_only:
+        return vae
+    blocks = {name: each for name, each in model.dit.blocks.named_parameters() if not each.requires_grad}
+    elsewhere = size * _numbers(blocks) * (shares - 1) // shares
+    if args.compile:
+        parameters = list(model.parameters())
+        step = sum(each.nbytes for each in parameters)
+        step += FLOAT32 * (1 + ADAMW) * sum(each.numel() for each in parameters if each.requires_grad)
+    else:
+        decoded, with_flow = args.loss_frames or args.num_frames, args.stage == 2 and args.flow_loss_weight > 0
+        step = count_step(model, args.batch_size, args.num_frames, args.height, args.width, decoded, with_flow)
+    step -= elsewhere
+    return step if args.cache_path else max(step + vae, text_encoder)
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def check_memory(free: int, needed: int) -> str:
-    """One line about GPU memory, in bytes. Raises ValueError if what is needed in any case is not free."""
-    line = f"GPU memory: {needed / 1e9:.1f} GB for weights and optimizer, {free / 1e9:.1f} GB free"
+    """One line about GPU memory, in bytes. Raises ValueError if what is needed is not free."""
+    line = f"GPU memory: {needed / 1e9:.1f} GB needed (counted), {free / 1e9:.1f} GB free"
     if needed > free:
         raise ValueError(
-            f"{line}; free the GPU, or use --cache_path (text encoder and VAE then leave it), --head_size small "
-            "or a lower --lora_rank"
+            f"{line}; free the GPU, or lower --batch_size, --num_frames, --height, --width, --loss_frames or "
+            "--lora_rank, or use --gradient_checkpointing every, --cache_path (the VAE then leaves the GPU) or "
+            "--head_size small"
         )
     return line

@@ -139,6 +139,11 @@ def differences(args: Any, before: Mapping) -> list[str]:
     ]
 
 
+def run_dtype(args: Any) -> torch.dtype:
+    """Type of the frozen models, the latents and the contexts; what is trained is float32."""
+    return torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+
+
 def to_int(name: str, text: str) -> int:
     """A whole number, for a flag that may also be a word. Raises ValueError."""
     try:

@@ -21,6 +21,7 @@ from motion_depth.data import MotionDepthDataset, raise_load_errors
 from motion_depth.encoding import encode_missing
 from motion_depth.loader import encode
 from motion_depth.machines import Machine, require_alike, sees_shared
+from motion_depth.settings import run_dtype
 from motion_depth.statistics import Statistics, measure
 from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
 from motion_depth.weights import MODEL_FILES, WanFiles
@@ -53,7 +54,7 @@ def prepare_data(
     Raises:
         ValueError: see `fill_caches`.
     """
-    dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float32
+    dtype = run_dtype(args)
     identity = agree_on_data(accelerator, train, held_out, files)
     datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
     if args.cache_path is None:

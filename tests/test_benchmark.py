@@ -9,7 +9,7 @@ import torch
 from motion_depth.wan import CHECKPOINTING as POLICIES
 from tests.runs import ROOT, must_run, run_python
 from tools.benchmark import check, parse_arguments
-from tools.benchmarks.memory import LiveBytes, count_step
+from tools.benchmarks.memory import count_step
 from tools.benchmarks.models import PRESETS, build_heads, build_parts, count_parts, resized
 from tools.benchmarks.timing import PHASES
 
@@ -80,21 +80,6 @@ def test_a_mistake_is_one_line_for_the_user():
     done = run_python(TOOL, "--steps", 0)
     assert done.returncode == 2
     assert done.stderr == "error: --steps: found 0, expected 1 or more\n"
-
-
-def test_counted_memory_is_that_of_tensors_that_live_together():
-    with LiveBytes() as live:
-        first = torch.zeros(1000)
-        second = first * 2 + 1  # the product goes when the sum is there
-        view = second[:10]
-        assert live.now == 2 * 4000
-        assert live.peak == 3 * 4000
-        del first
-        assert live.now == 4000
-        del second
-        assert live.now == 4000  # the view holds it
-        del view
-        assert live.now == 0
 
 
 def test_what_is_kept_for_the_gradient_follows_checkpointing_and_batch():
