@@ -117,7 +117,7 @@ def check_dataset(
             frames = len(measure.frames)
             findings += short_rules(measure.scene, frames, settings.num_frames, settings.frame_stride, offset)
     findings += convention_rules(verdict, verdicts, measures, settings.convention)
-    findings += depth_rules(measures, verdict.convention)
+    findings += depth_rules(measures, verdict, verdicts)
     findings += identical_rules(measures)
     findings += size_rules(measures)
     path = None if metadata_path is None else Path(metadata_path)

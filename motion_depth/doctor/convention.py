@@ -1,15 +1,16 @@
 """Which motion convention the evidence of one scene, or of many, speaks for, and how surely.
 
 First units, direction and y axis, from the baseline over which the best reading explains most; then the frame offset,
-which only shows from one frame to the next. A share *explained* is the part of the colour error of no motion that
-following the vectors takes away: 1 would be perfect, 0 is no better than no motion, below 0 is worse.
+which only shows from one frame to the next; last, whether the vectors lead to the next frame: forward flow, which
+differs from negated backward flow only where motion changes. A share *explained* is the part of the colour error of no
+motion that following the vectors takes away: 1 would be perfect, 0 is no better than no motion, below 0 is worse.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ LONGER_BASELINE = 0.05  # a longer baseline must explain this much more than one
 LESS, SURE, FAR_LESS = 0.01, 2.5, 0.1
 # A frame offset other than 0 must be better than 0 by this share, in nearly every frame, or clearly.
 OFFSET_BETTER, OFFSET_CLEARLY_BETTER = 0.015, 0.025
+# Forward flow fits better to the next frame by this share of the errors both ways, in nearly every frame.
+FITS_BETTER, SURE_NEXT = 0.01, 2.0
 
 FLAGS = ("units", "direction", "y_axis", "frame_offset")
 
@@ -36,6 +39,8 @@ class Verdict:
     fitting: all that are not ruled out, `convention` among them; empty if it is None.
     explained: share that `convention` explains. next_best: the most that one of those ruled out explains.
     gains: share that each of CANDIDATES explains. scenes: how many have evidence. frames: how many they were judged on.
+    forward_flow: the vectors lead to the next frame; `convention` then only stands in for it. explained_next: share of
+    the change to the next frame that they explain, 0 if they do not lead there.
     """
 
     convention: MotionConvention | None
@@ -45,6 +50,8 @@ class Verdict:
     gains: tuple[float, ...]
     scenes: int
     frames: int
+    forward_flow: bool = False
+    explained_next: float = 0.0
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -67,35 +74,72 @@ def flags(convention: MotionConvention, given: MotionConvention | None = None) -
 
 def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
     """The verdict on scenes, each with the evidence of some of its frames; every scene counts alike."""
-    shares = [_scene_shares(frames) for frames in scenes if frames]
+    scenes = [frames for frames in scenes if frames]
+    shares = [_scene_shares(frames) for frames in scenes]
     if not shares:
         return Verdict(None, (), 0.0, 0.0, (0.0,) * len(CANDIDATES), 0, 0)
     chosen = np.concatenate([each[_baseline(each)] for each in shares]) / len(shares)  # frames, candidates
     # Where nothing shows from one frame to the next, what little differs between the offsets is chance.
-    telling = [each[0] for each in shares if each[0].sum(axis=0).max() > MIN_EXPLAINED]
-    adjacent = np.concatenate(telling or [np.zeros((1, len(CANDIDATES)))]) / max(len(telling), 1)
+    telling = [i for i, each in enumerate(shares) if each[0].sum(axis=0).max() > MIN_EXPLAINED]
+    adjacent = np.concatenate([shares[i][0] for i in telling] or [np.zeros((1, len(CANDIDATES)))])
+    adjacent = adjacent / max(len(telling), 1)
     gains = chosen.sum(axis=0)
     kind = int(np.argmax(gains.reshape(len(OFFSETS), PER_OFFSET).max(axis=0)))
     order = [PER_OFFSET * o + kind for o in range(len(OFFSETS))]
     best = order[_offset(adjacent[:, order])]
+    explained_next = _explained_next([scenes[i] for i in telling], kind, adjacent[:, best].sum())
+    best = best if explained_next is None else kind
     out = [_ruled_out(adjacent if c in order else chosen, c, best) for c in range(len(CANDIDATES))]
     frames = sum(len(each[0]) for each in shares)
     if gains[best] < MIN_EXPLAINED:
         return Verdict(None, (), float(gains[best]), 0.0, tuple(gains.tolist()), len(shares), frames)
+    if explained_next is not None:
+        out = [is_out or each.frame_offset != 0 for each, is_out in zip(CANDIDATES, out, strict=True)]
     fitting = tuple(each for each, is_out in zip(CANDIDATES, out, strict=True) if not is_out)
     # Of several that fit, the documented one is the simplest explanation; CANDIDATES begin with it. Not for the offset,
     # about which `_offset` has decided.
     same_offset = [each for each in fitting if each.frame_offset == CANDIDATES[best].frame_offset]
     close = [each for each in same_offset if gains[best] - gains[CANDIDATES.index(each)] < LESS]
     next_best = max((gain for gain, is_out in zip(gains, out, strict=True) if is_out), default=0.0)
-    return Verdict(close[0], fitting, float(gains[best]), float(next_best), tuple(gains.tolist()), len(shares), frames)
+    explained = gains[best] if explained_next is None else adjacent[:, best].sum()
+    return Verdict(
+        close[0],
+        fitting,
+        float(explained),
+        float(next_best),
+        tuple(gains.tolist()),
+        len(shares),
+        frames,
+        explained_next is not None,
+        explained_next or 0.0,
+    )
 
 
 def differing(verdict: Verdict, scenes: Mapping[str, Verdict]) -> dict[str, Verdict]:
     """The scenes that surely follow another convention than `verdict`, which is on all together."""
     if verdict.convention is None:
         return {}
-    return {name: its for name, its in scenes.items() if its.convention and verdict.convention not in its.fitting}
+    fitting = {verdict.convention}
+    if verdict.forward_flow:  # of which one scene may tell less than all: what stands in for it is as good as another
+        fitting = {replace(verdict.convention, frame_offset=offset) for offset in OFFSETS}
+    return {name: its for name, its in scenes.items() if its.convention and not fitting & {*its.fitting}}
+
+
+def _explained_next(scenes: Sequence[Sequence[Evidence]], kind: int, explained: float) -> float | None:
+    """The share that the vectors, read as a candidate without an offset, explain of the change to the next frame.
+
+    None if they do not lead there. They do if they explain more than they do of the change from the frame before, which
+    is `explained` with the best offset, and if the same vectors fit better to the next frame, in nearly every frame.
+    """
+    if not scenes:
+        return None
+    either_way = np.array([frame.either_way[:, kind] for frames in scenes for frame in frames])
+    before, after = either_way.T
+    better = (before - after) / np.maximum(before + after, 1e-6)
+    still = [sum(frame.next_still for frame in frames) for frames in scenes]
+    moved = [sum(frame.next_moved[kind] for frame in frames) for frames in scenes]
+    gain = float(np.mean([1 - m / max(s, 1e-6) for m, s in zip(moved, still, strict=True)]))
+    return gain if gain > explained and better.mean() > FITS_BETTER and _deviations(better) > SURE_NEXT else None
 
 
 def _scene_shares(frames: Sequence[Evidence]) -> NDArray:

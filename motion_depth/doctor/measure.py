@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.doctor.depth import PlaneFit, fit_planes
+from motion_depth.doctor.edges import weigh_edges
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, left_out_row, motion_row, picture_row
 from motion_depth.findings import Finding
@@ -50,6 +51,7 @@ class SceneMeasure:
         table: a column per number, with a value per frame, NaN where a file was not readable; see table.py.
         speeds: vectors per bin of speed, (2, SPEED_BINS): read as pixels, read as shares of the picture's size.
         evidence: for the motion convention.
+        edges: for the frame that depth belongs to, see `weigh_edges`.
         planes: of a frame in the middle; None if its depth is not readable.
         digest: equal for scenes with equal pictures; "" if not all are readable.
         thumbnail: None if no frame is readable in all its parts.
@@ -65,6 +67,7 @@ class SceneMeasure:
     table: dict[str, NDArray] = field(default_factory=dict)
     speeds: NDArray = field(default_factory=lambda: np.zeros((2, SPEED_BINS), np.int64))
     evidence: list[Evidence] = field(default_factory=list)
+    edges: list[NDArray] = field(default_factory=list)
     planes: PlaneFit | None = None
     digest: str = ""
     thumbnail: Thumbnail | None = None
@@ -202,7 +205,7 @@ class _SceneReader:
             self.best = (
                 score,
                 Window(
-                    rgb={k: f.rgb for k, f in there.items() if k in (0, *BASELINES) and f.rgb is not None},
+                    rgb={k: f.rgb for k, f in there.items() if k in (-1, 0, *BASELINES) and f.rgb is not None},
                     motion={k: there[k].motion for k in (-1, 0, 1)},
                     depth={k: f.depth for k, f in there.items() if f.depth is not None},
                 ),
@@ -220,6 +223,7 @@ class _SceneReader:
     def _weigh_best(self) -> None:
         if self.best is not None and (evidence := weigh(self.best[1], self.rng)):
             self.measure.evidence.append(evidence)
+            self.measure.edges.append(weigh_edges(self.best[1].motion, self.best[1].depth, self.rng))
         self.best = None
 
     def _look_at_middle(self, frame: _Frame) -> None:

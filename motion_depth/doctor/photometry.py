@@ -5,7 +5,7 @@ of a convention is the mean over sampled pixels of the colour difference, each a
 hidden before, or changed its light, counts once and not by its contrast. It is compared with the error of no motion at
 all on the same pixels. The same vectors must lead to the same distance in the earlier depth file.
 
-Axes: B baselines, C candidates, P pixels.
+Axes: B baselines, C candidates, K candidates without an offset, P pixels.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ MOVING = 0.2  # a pixel is worth a look if its vector is longer than this share 
 MAX_DIFFERENCE = 40.0  # of 255, mean over the colours
 MAX_DEPTH_DIFFERENCE = 0.1  # as a share of the distance
 OCCLUDED = 0.05  # as a share of the distance: beyond, another surface is found
+SAME_SURFACE = 0.02  # as a share of the distance: below, surely the same one
 
 
 @dataclass(frozen=True)
 class Window:
     """Files around a frame t, keyed by how many frames before t (negative: after t) they lie.
 
-    rgb: (H, W, 3) uint8 of 0 and of those BASELINES that are there, 1 among them. motion: (H, W, 2) floating, as on
-    disk, of -1, 0 and 1. depth: (H, W) floating, as on disk, of 0 and of -1, 1, 2 and BASELINES where they are there.
+    rgb: (H, W, 3) uint8 of -1, 0 and of those BASELINES that are there, 1 among them. motion: (H, W, 2) floating, as
+    on disk, of -1, 0 and 1. depth: (H, W) floating, as on disk, of -1, 0, 1 and of those BASELINES that are there.
     """
 
     rgb: Mapping[int, NDArray]
@@ -61,12 +62,17 @@ class Evidence:
     """Errors at one frame; NaN where a file is not there.
 
     still: (B,) error of no motion. moved: (B, C) error of each of CANDIDATES; beyond one frame back, OFFSETS share
-    their numbers. depth: (C, 1 + OFFSETS) by which share of itself the distance changes from one frame to the next: at
-    a pixel, then along the motion, if frame t's depth lies in the file of frame t + offset.
+    their numbers. next_still, next_moved: (), (K,) the same against the next frame, for vectors that lead there: read
+    as the first K of CANDIDATES, which are those without an offset, and followed the other way. either_way: (2, K)
+    errors against the frame before and the next, at moving pixels that are seen in both. depth: (C, 2) by which share
+    of itself the distance changes from the frame before: at a pixel, then along the motion.
     """
 
     still: NDArray
     moved: NDArray
+    next_still: float
+    next_moved: NDArray
+    either_way: NDArray
     depth: NDArray
 
 
@@ -88,9 +94,26 @@ def weigh(window: Window, rng: np.random.Generator) -> Evidence | None:
         error = _colour_error(now, _bilinear(window.rgb[back], x, y))
         if back > 1 and 0 in window.depth and back in window.depth:
             found, expected = _nearest(window.depth[back], x, y), window.depth[0][at]
-            error = np.where(_depth_error(found, expected) > OCCLUDED, unmoved, error)
+            error = np.where(depth_error(found, expected) > OCCLUDED, unmoved, error)
         moved[b] = np.resize(error.mean(axis=1), len(CANDIDATES))
-    return Evidence(still, moved, _weigh_depth(window, at, steps))
+    next_still, next_moved, either_way = _weigh_next(window, at, steps[:, :PER_OFFSET])
+    return Evidence(still, moved, next_still, next_moved, either_way, _weigh_depth(window, at, steps))
+
+
+def _weigh_next(window: Window, at: tuple[NDArray, NDArray], steps: NDArray) -> tuple[float, NDArray, NDArray]:
+    """Evidence.next_still, next_moved and either_way. steps: (2, K, P).
+
+    Forward flow, negated, is nearly backward flow, and the other way round; what nobody sees in one of the two
+    neighbours would count more than the difference. So the same vector is followed both ways at the same pixels.
+    """
+    now, distance = window.rgb[0][at].astype(np.float32), window.depth[0][at]
+    seen = _moving(steps)
+    errors = []
+    for back, (x, y) in ((1, _positions(at) + steps), (-1, _positions(at) - steps)):
+        errors.append(_colour_error(now, _bilinear(window.rgb[back], x, y)))
+        seen &= depth_error(_nearest(window.depth[back], x, y), distance) < SAME_SURFACE
+    either_way = np.where(seen, np.stack(errors), 0.0).sum(axis=2) / np.maximum(seen.sum(axis=1), 1)
+    return float(_colour_error(now, window.rgb[-1][at]).mean()), errors[1].mean(axis=1), either_way
 
 
 def _sample_pixels(motion: Mapping[int, NDArray], rng: np.random.Generator) -> tuple[NDArray, NDArray]:
@@ -102,7 +125,7 @@ def _sample_pixels(motion: Mapping[int, NDArray], rng: np.random.Generator) -> t
     height, width = motion[0].shape[:2]
     step = max(1, round(math.sqrt(height * width / SEARCHED_PIXELS)))
     top, left = rng.integers(step, size=2)
-    x, y = (np.stack([_finite(motion[k][top::step, left::step, axis]) for k in (0, -1, 1)]) for axis in (0, 1))
+    x, y = (np.stack([finite(motion[k][top::step, left::step, axis]) for k in (0, -1, 1)]) for axis in (0, 1))
     lengths = np.maximum(np.abs(x).max(axis=0), np.abs(y).max(axis=0))
     changes = np.maximum(np.ptp(x, axis=0), np.ptp(y, axis=0))
     chosen = [_choose(values.ravel(), SAMPLED_PIXELS // 2, rng) for values in (lengths, changes)]
@@ -119,14 +142,14 @@ def _choose(values: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     return rng.choice(found, count, replace=False) if len(found) > count else found
 
 
-def _finite(values: NDArray) -> NDArray:
+def finite(values: NDArray) -> NDArray:
     return np.where(np.isfinite(values), values, np.float32(0))
 
 
 def _candidate_steps(window: Window, at: tuple[NDArray, NDArray]) -> NDArray:
     """Backward flow in pixels (2, C, P), x and y, that each candidate reads at the pixels."""
     height, width = window.rgb[0].shape[:2]
-    raw = {offset: _finite(window.motion[-offset][at]).T for offset in OFFSETS}  # (2, P)
+    raw = {offset: finite(window.motion[-offset][at]).T for offset in OFFSETS}  # (2, P)
     scaled = [raw[c.frame_offset] * np.float32(c.scale(height, width))[:, None] for c in CANDIDATES]
     return np.stack(scaled, axis=1)
 
@@ -136,18 +159,20 @@ def _positions(at: tuple[NDArray, NDArray]) -> NDArray:
     return np.stack([at[1], at[0]]).astype(np.float32)[:, None]
 
 
+def _moving(steps: NDArray) -> NDArray:
+    """(C, P) bool, of steps (2, C, P)."""
+    lengths = np.abs(steps).max(axis=0)
+    return lengths > MOVING * lengths.max(axis=1, keepdims=True)
+
+
 def _weigh_depth(window: Window, at: tuple[NDArray, NDArray], steps: NDArray) -> NDArray:
     """Evidence.depth. Each candidate is asked about the pixels that move in its own file."""
-    error = np.full((1 + len(OFFSETS), *steps.shape[1:]), np.nan)
     x, y = steps + _positions(at)
-    for o, offset in enumerate(OFFSETS, start=1):  # the file of frame t + offset lies -offset frames back
-        if -offset in window.depth and 1 - offset in window.depth:
-            error[o] = _depth_error(_nearest(window.depth[1 - offset], x, y), window.depth[-offset][at])
-    if 0 in window.depth and 1 in window.depth:
-        error[0] = _depth_error(window.depth[1][at], window.depth[0][at])
-    lengths = np.abs(steps).max(axis=0)
-    moving = lengths > MOVING * lengths.max(axis=1, keepdims=True)
-    return (np.where(moving, error, 0.0).sum(axis=2) / np.maximum(moving.sum(axis=1), 1)).T
+    now, before = window.depth[0][at], window.depth[1]
+    still, along = depth_error(before[at], now), depth_error(_nearest(before, x, y), now)
+    moving = _moving(steps)
+    both = np.stack([np.broadcast_to(still, along.shape), along], axis=1)  # candidates, 2, pixels
+    return np.where(moving[:, None], both, 0.0).sum(axis=2) / np.maximum(moving.sum(axis=1), 1)[:, None]
 
 
 def _colour_error(now: NDArray, earlier: NDArray) -> NDArray:
@@ -156,7 +181,7 @@ def _colour_error(now: NDArray, earlier: NDArray) -> NDArray:
     return np.minimum((red + green + blue) / 3, MAX_DIFFERENCE)
 
 
-def _depth_error(found: NDArray, expected: NDArray) -> NDArray:
+def depth_error(found: NDArray, expected: NDArray) -> NDArray:
     """Difference as a share of what is expected, at most MAX_DEPTH_DIFFERENCE; nothing matches nothing only."""
     something, expects = is_there(found), is_there(expected)
     with np.errstate(invalid="ignore", divide="ignore"):

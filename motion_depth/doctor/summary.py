@@ -78,12 +78,20 @@ def convention_sentence(verdict: Verdict) -> str:
     if verdict.convention is None:
         return "The motion convention cannot be told from these scenes."
     told = flags(verdict.convention)
+    judged = f"{verdict.frames} frames of {verdict.scenes} scenes"
+    if verdict.forward_flow:
+        return (
+            f"The motion files hold forward flow, the motion from each frame to the next; "
+            f"{told or 'the documented convention'} takes it for backward flow. Following the vectors explains "
+            f"{verdict.explained_next:.0%} of what changes to the next frame, and read as backward flow "
+            f"{verdict.explained:.0%} of what changed since the frame before ({judged})."
+        )
     sure = "every other reading is ruled out" if len(verdict.fitting) == 1 else f"open: {', '.join(verdict.unknown)}"
     which = f"pass {told}" if told else "the documented convention, no flag needed"
     return (
         f"The motion files hold {describe(verdict.convention)}: {which}. Following the vectors explains "
         f"{verdict.explained:.0%} of what changes at moving pixels, the next best reading {verdict.next_best:.0%} "
-        f"({verdict.frames} frames of {verdict.scenes} scenes; {sure})."
+        f"({judged}; {sure})."
     )
 
 

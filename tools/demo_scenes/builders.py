@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import falling, rolling, still
+from . import falling, rolling, speeding, still
 from .world import World
 
 SCENES: dict[str, Callable[[World], None]] = {
@@ -35,5 +35,18 @@ SCENES: dict[str, Callable[[World], None]] = {
         still.light_on_sculpture,
         rolling.roll_behind_box,
         rolling.roll_front_box,
+    )
+}
+
+# Beside those: everything in them speeds up.
+SPEEDING: dict[str, Callable[[World], None]] = {
+    builder.__name__: builder
+    for builder in (
+        speeding.balls_drop,
+        speeding.block_slides,
+        speeding.domino_rows,
+        speeding.growing_dominoes,
+        speeding.poles_tip,
+        speeding.stack_topples,
     )
 }

@@ -118,11 +118,12 @@ def domino_row(
     toward: int,
     height: float = 0.75,
     pushed: bool = True,
+    y: float = 0.0,
     base: float = 0.0,
     friction: float = 0.5,
 ) -> None:
-    """Dominoes at the x of `places`, which fall toward +x (`toward` 1) or -x (-1). The first one already tips if
-    it is `pushed`.
+    """Dominoes at the x of `places`, and at y, which fall toward +x (`toward` 1) or -x (-1). The first one already
+    tips if it is `pushed`.
     """
     hue = world.uniform(0, 1)
     thick, wide = 0.17 * height, 0.56 * height
@@ -132,7 +133,7 @@ def domino_row(
         # Tipped about its lower edge, which stays on the floor.
         lean = toward * (height / 2 * math.sin(angle) - thick / 2 * (math.cos(angle) - 1))
         rise = height / 2 * math.cos(angle) + thick / 2 * math.sin(angle)
-        body = world.body((x + lean, 0, base + rise), euler=(0, toward * tilt, 0), spin=(0, toward * spin, 0))
+        body = world.body((x + lean, y, base + rise), euler=(0, toward * tilt, 0), spin=(0, toward * spin, 0))
         material = world.material(DOMINO_PATTERNS, wide * world.uniform(0.3, 0.42), hue + 0.13 * index, gloss=0.3)
         world.geom(body, BOX, (thick / 2, wide / 2, height / 2), material, density=500.0, friction=friction)
 

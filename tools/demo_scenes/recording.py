@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from .builders import SCENES
+from .builders import SCENES, SPEEDING
 from .materials import Material
 from .world import Light, Vector, View, World
 
@@ -47,9 +47,9 @@ class Recording:
 def simulate(
     name: str, variation: int = 0, *, seed: int = 0, num_frames: int = 33, camera: str = "static"
 ) -> Recording:
-    """One variation of a scene of `SCENES`: a pure function of its arguments."""
+    """One variation of a scene of `SCENES` or `SPEEDING`: a pure function of its arguments."""
     world = World(np.random.default_rng([seed, variation, zlib.crc32(name.encode())]))
-    SCENES[name](world)
+    (SCENES | SPEEDING)[name](world)
     return record(world, num_frames, camera)
 
 
