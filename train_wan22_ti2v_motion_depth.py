@@ -167,7 +167,7 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
     if rank() == 0:  # the others wait for it where they first meet
         check_scenes(operator, [table for table in tables if table])
         for text in check_record(operator, [table for table in tables if table], args.trust_data):
-            say(f"--trust_data: {text}")
+            say(text)
     train = MotionDepthDataset(base, args.dataset_metadata_path, operator, args.dataset_repeat, args.seed, reduce_item)
     held_out = None
     if args.val_metadata_path:

@@ -25,6 +25,7 @@ from motion_depth.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.resting import FrameFiles, compose_files
 from motion_depth.scenes import SceneIndex, index_scene
 
+SIZE_FACTOR = 32  # height and width of a clip: VAE 16 times patch 2
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 
 
@@ -243,9 +244,7 @@ def create_motion_data_operator(
     Raises:
         ValueError: one of them is not as said here; the message names the training script's flag.
     """
-    for name, pixels in (("height", height), ("width", width)):
-        if not is_integer(pixels) or pixels <= 0 or pixels % 32:
-            raise ValueError(f"--{name}: found {pixels!r}, expected a multiple of 32 (the VAE's 16 x the DiT's patch)")
+    check_size(height, width)
     if not is_integer(num_frames) or num_frames < 5 or num_frames % 4 != 1:
         raise ValueError(f"--num_frames: found {num_frames!r}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
     if frame_stride != "auto" and (not is_integer(frame_stride) or frame_stride < 1):
@@ -254,6 +253,18 @@ def create_motion_data_operator(
     if not Path(base_path).is_dir():
         raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
     return LoadImageSequenceWithMotionWrapper(base_path, height, width, num_frames, frame_stride, convention)
+
+
+def check_size(height: Any, width: Any) -> None:
+    """Raises ValueError, which names the flag and the nearest sizes, for one that the model does not take."""
+    for name, pixels in (("height", height), ("width", width)):
+        if not is_integer(pixels) or pixels <= 0 or pixels % SIZE_FACTOR:
+            below = max(0, pixels) // SIZE_FACTOR * SIZE_FACTOR if is_integer(pixels) else 0
+            nearest = f"{below} or {below + SIZE_FACTOR}" if below else f"at least {SIZE_FACTOR}"
+            raise ValueError(
+                f"--{name}: found {pixels!r}, expected a multiple of {SIZE_FACTOR} (the VAE's 16 x the DiT's patch): "
+                f"{nearest}"
+            )
 
 
 def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:

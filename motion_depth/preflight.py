@@ -18,7 +18,7 @@ from torch import Tensor
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.record import Record, contradiction, recorded_check
+from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors
 from motion_depth.findings import Finding, raise_errors
 from motion_depth.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
 from motion_depth.loader import PREFETCHED
@@ -64,17 +64,19 @@ def check_record(
     """Compares the motion flags with what tools/make_metadata.py --check has measured and noted beside the CSV.
 
     Returns:
-        What differs, if `trust_data` goes on all the same.
+        Lines to say: what differs, if `trust_data` goes on all the same, and what else that check found wrong.
 
     Raises:
         ValueError: they contradict each other; the message names the flags to use.
     """
-    found = []
+    lines = []
     for path in metadata_paths:
         record = recorded_check(path, operator.base_path, [row["video"] for row in read_metadata(path)])
         if text := weigh_record(record, operator.convention, str(path), trust_data):
-            found.append(text)
-    return found
+            lines.append(f"--trust_data: {text}")
+        if text := standing_errors(record):
+            lines.append(f"warning: {path}: {text}")
+    return lines
 
 
 def weigh_record(record: Record | None, convention: MotionConvention, title: str, trust_data: bool) -> str | None:

@@ -26,7 +26,6 @@ from motion_depth.heads import DitFeatures, MotionDepthHeads, example_features
 from motion_depth.losses import flow_matching_loss
 from motion_depth.weights import WanFiles, quiet, recognised_by_shapes
 
-SIZE_FACTOR = 32  # height and width: VAE 16 times patch 2
 TEXT_TOKENS = 512  # length to which the pipeline pads a prompt, with zeros after the text encoder
 CHECKPOINTING = ("every", "alternate", "none")
 

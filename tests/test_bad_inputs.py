@@ -219,8 +219,8 @@ DATA = {
         lambda i: Image.fromarray(np.zeros((64, 96), np.uint16)).save(i.file("rgb", 0)), "a picture of mode I;16"
     ),
     "two problems at once": (two_problems, "my.csv: 2 problems"),
-    "scene too short": (flags(num_frames=49), "a: found 12 frames, expected at least 49"),
-    "stride too long": (flags(frame_stride=9), "a: found 12 frames, expected at least 37"),
+    "scene too short": (flags(num_frames=49), "2 of 2 scenes: found 12 frames, expected at least 49"),
+    "stride too long": (flags(frame_stride=9), "2 of 2 scenes: found 12 frames, expected at least 37"),
     "recorded check says otherwise": (record, "Pass --motion_direction forward; or --trust_data"),
     "validation on training scenes": (flags(val_metadata_path="{root}/my.csv"), "a is a training scene too"),
 }  # fmt: skip

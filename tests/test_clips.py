@@ -238,7 +238,9 @@ def test_the_operator_composes_and_can_be_pickled(base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"height": 90}, "--height: found 90, expected a multiple of 32"),
+        ({"height": 90}, r"--height: found 90, expected a multiple of 32 \(.*\): 64 or 96$"),
+        ({"width": 500}, r"--width: found 500, expected a multiple of 32 \(.*\): 480 or 512$"),
+        ({"width": 31}, r"--width: found 31, expected a multiple of 32 \(.*\): at least 32$"),
         ({"width": 0}, "--width: found 0, expected a multiple of 32"),
         ({"width": 64.0}, r"--width: found 64\.0"),
         ({"num_frames": 48}, r"--num_frames: found 48, expected 4k\+1"),

@@ -15,7 +15,7 @@ import pytest
 from motion_depth.clips import create_motion_data_operator
 from motion_depth.doctor.check import Settings, check_dataset
 from motion_depth.doctor.photometry import CANDIDATES
-from motion_depth.doctor.quick import quick_check, windows
+from motion_depth.doctor.quick import longest_clip, quick_check, short_rules, windows
 from motion_depth.doctor.record import contradiction, record_path, recorded_check
 from motion_depth.doctor.report import as_dict, html
 from motion_depth.doctor.rows import MAX_TOKENS, check_rows
@@ -167,8 +167,25 @@ def test_scenes_too_short_for_a_clip_still_give_a_page(demo_scenes, demo_csv, tm
     shutil.copy(demo_csv, csv)
     flags = ("--dataset_metadata_path", csv, "--check", "--num_frames", 49, "--report", tmp_path / "r")
     assert run(demo_scenes, *flags) != 0
-    assert "expected at least 49" in capsys.readouterr().out
-    assert "expected at least 49" in (tmp_path / "r/report.html").read_text()
+    printed = capsys.readouterr().out
+    assert printed.count("expected at least 49") == 1
+    assert "--num_frames 17 fits all 3 scenes" in printed
+    assert printed.count("ERROR test_") == 3
+    page = (tmp_path / "r/report.html").read_text()
+    assert "expected at least 49" in page
+    assert page.count('<span class="badge error">too short</span>') == 3
+
+
+def test_a_stride_says_for_how_many_scenes_it_holds(demo_scenes, tmp_path, capsys):
+    link(demo_scenes, tmp_path / "scenes")
+    for path in (tmp_path / "scenes/test_ball_ramp").rglob("*_001?.*"):
+        path.unlink()
+    assert run(tmp_path / "scenes", "--output", tmp_path / "my.csv", "--check", "--num_frames", 17) == 1
+    printed = capsys.readouterr().out
+    assert "(in 2 of 3 scenes; others are too short, or still)" in printed
+    assert run(tmp_path / "scenes", "--output", tmp_path / "my.csv", "--check", "--num_frames", 9) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith(", or still)") for line in lines if line.startswith("stride ")] == [False, True]
 
 
 def test_the_csv_alone_decides_which_scenes_are_checked(demo_scenes, tmp_path, capsys):
@@ -321,16 +338,38 @@ def test_the_quick_check_lists_every_problem_row_by_row(demo_scenes, tmp_path):
     rows = ["test_duck_and_domino/env_0/0/0", "test_gone", "test_ball_ramp/env_0/0/0", "../scenes"]
     findings = quick_check(tmp_path / "scenes", rows, num_frames=21)
     assert [(each.row, each.code) for each in findings] == [
-        (1, "scene_short"),
         (2, "scene_folder"),
         (3, "frame_missing"),
         (3, "distance_to_camera_file"),
-        (3, "scene_short"),
         (4, "scene_folder"),
+        (None, "scene_short"),
     ]
-    with pytest.raises(ValueError, match=r"(?s)^my.csv: 6 problems\n  row 1: .*\n  row 4: "):
+    with pytest.raises(ValueError, match=r"(?s)^my.csv: 5 problems\n  row 2: .*\n  row 4: .*\n  2 of 2 scenes: found "):
         raise_errors(findings, "my.csv")
     assert quick_check(demo_scenes, rows[:1], num_frames=17) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "stride", "says"),
+    [
+        ({"a": 33}, "auto", "a: found 33 frames, expected at least 49 for a clip of 49 frames (--num_frames) at "
+         "stride 1. --num_frames 33 fits it"),
+        ({"a": 60, "b": 36}, "auto", "b: found 36 frames, expected at least 49"),
+        (dict.fromkeys("abcde", 33), 1, "5 of 5 scenes: found 33 frames, expected at least 49 for a clip of 49 frames "
+         "(--num_frames) at stride 1: a, b, c, .... --num_frames 33 fits all 5 scenes"),
+        ({"a": 60, "b": 40, "c": 22}, 2, "3 of 3 scenes: found 22 to 60 frames, expected at least 97"),
+        ({"a": 60, "b": 40, "c": 22}, 2, "--num_frames 9 fits all 3 scenes"),
+        ({"a": 60, "b": 4}, "auto", "b: found 4 frames, expected at least 49"),
+        ({"a": 60, "b": 4}, "auto", "Leave out the shortest scenes"),
+    ],
+)  # fmt: skip
+def test_scenes_that_are_too_short_are_one_finding_that_says_what_fits(frames, stride, says):
+    (finding,) = short_rules(frames, 49, stride, 0)
+    assert says in str(finding)
+    assert finding.scene in frames or "scenes:" in finding.message
+    fits = min(longest_clip(each, stride, 0) for each in frames.values())
+    assert fits < 5 or not list(short_rules(frames, fits, stride, 0))
+    assert list(short_rules(frames, fits + 4, stride, 0))
 
 
 @pytest.mark.parametrize("num_frames", [5, 9, 13])

@@ -79,3 +79,23 @@ def test_files_that_have_changed_since_are_not_judged_by_it(checked, tiny_wan, t
         path.touch()
     done = train(*argv(root, tiny_wan, tmp_path / "out"))
     assert done.code == 0, done.err
+
+
+def test_training_says_in_one_line_that_the_check_found_errors(demo_scenes, tiny_wan, tmp_path):
+    for name in SCENES:
+        shutil.copytree(demo_scenes / name, tmp_path / "scenes" / name)
+    for path in sorted((tmp_path / "scenes" / SCENES[0]).rglob("distance_to_camera/*.npy")):
+        np.save(path, np.zeros_like(np.load(path)))
+    run_python(ROOT / "tools/make_metadata.py", *listing(tmp_path), "--check", "--num_frames", 17, "--workers", 1)
+    done = train(*argv(tmp_path, tiny_wan, tmp_path / "out"))
+    (line,) = [line for line in (done.out + done.err).splitlines() if "the check of this dataset" in line]
+    assert line.startswith(f"warning: {tmp_path / 'my.csv'}: the check of this dataset ({tmp_path / 'my.check.json'}, ")
+    assert f"found an error: {tmp_path / 'scenes' / SCENES[0]}" in line
+    assert "no file holds a valid distance" in line
+    # A list without that scene has nothing wrong with it.
+    text = (tmp_path / "my.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "my_other.csv").write_text("".join(line for line in text if SCENES[0] not in line))
+    flags = ("--dataset_metadata_path", tmp_path / "my_other.csv")
+    done = train(*argv(tmp_path, tiny_wan, tmp_path / "other", *flags))
+    assert done.code == 0, done.err
+    assert "the check of this dataset" not in done.out + done.err

@@ -31,12 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.assemble import load_model, read_head_config
 from motion_depth.checkpoint import Checkpoint
+from motion_depth.clips import check_size
 from motion_depth.generation import Reading, generate, load_fused, prepared_prompts, read_latents
 from motion_depth.inputs import Job, csv_jobs, picture_job, scene_job, video_job
 from motion_depth.panels import spread_frames
 from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
 from motion_depth.progress import ProgressBar
-from motion_depth.wan import SIZE_FACTOR, ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
+from motion_depth.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
 from motion_depth.weights import check_weights
 from tools.model_flags import (
     add_clip_flags,
@@ -114,9 +115,7 @@ def fill_sizes(args: argparse.Namespace, found: dict[str, dict]) -> None:
     """Puts the sizes of `clip_settings` into the flags and checks them. Raises ValueError."""
     for name in SIZES:
         setattr(args, name, found[name]["value"])
-    for name in ("height", "width"):
-        if (size := getattr(args, name)) <= 0 or size % SIZE_FACTOR:
-            raise ValueError(f"--{name} {size}: expected a multiple of {SIZE_FACTOR}")
+    check_size(args.height, args.width)
     if args.num_frames < 5 or args.num_frames % 4 != 1:
         raise ValueError(f"--num_frames {args.num_frames}: expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
     if wrong := [frame for frame in args.export_frames if args.export and not 0 <= frame < args.num_frames]:

@@ -193,7 +193,7 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
         print(line)
     errors, warnings = checked.count("error"), checked.count("warning")
     if metadata_path is not None:
-        kept = write_record(metadata_path, checked.prints, checked.verdict, checked.verdicts, errors, warnings)
+        kept = write_record(metadata_path, checked.prints, checked.verdict, checked.verdicts, checked.findings)
         print(f"kept in {kept}")
     if args.report is not None:
         from motion_depth.doctor.report import write_report

@@ -112,10 +112,8 @@ def check_dataset(
     verdict = judge([measure.evidence for measure in measures])
     for measure in measures:
         findings += measure.findings
-        if measure.frames:
-            offset = settings.convention.frame_offset
-            frames = len(measure.frames)
-            findings += short_rules(measure.scene, frames, settings.num_frames, settings.frame_stride, offset)
+    frames = {measure.scene: len(measure.frames) for measure in measures if measure.frames}
+    findings += short_rules(frames, settings.num_frames, settings.frame_stride, settings.convention.frame_offset)
     findings += convention_rules(verdict, verdicts, measures, settings.convention)
     findings += depth_rules(measures, verdict, verdicts)
     findings += identical_rules(measures)

@@ -6,7 +6,7 @@ Thousands of scenes take seconds: a file of the same size as one whose header wa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from motion_depth.frame_files import DEPTH, MOTION, RGB, check_header, picture_s
 from motion_depth.scenes import list_scene
 
 THREADS = 16  # they wait for the disk, or for a server
+SHORTEST_CLIP = 5  # frames
+NAMED = 3  # scenes that are too short, by name
 
 
 def quick_check(
@@ -27,7 +29,7 @@ def quick_check(
     frame_stride: int | Literal["auto"] = "auto",
     frame_offset: int = 0,
 ) -> list[Finding]:
-    """All problems of scenes, in the order given.
+    """All problems of scenes, in the order given; last, that some are too short.
 
     Args:
         base_path: folder of the scenes.
@@ -36,17 +38,16 @@ def quick_check(
         frame_offset: of the motion convention, see `MotionConvention`.
     """
 
-    def check(row: int, scene: str) -> list[Finding]:
-        found = _check_scene(base_path, scene, frame_offset)
-        frames = next((len(files) for files in found.files.values()), 0)
-        if frames and num_frames is not None:
-            found.findings += short_rules(scene, frames, num_frames, frame_stride, frame_offset)
-        return [replace(finding, row=row) for finding in found.findings]
-
     rows = {scene: row for row, scene in reversed(list(enumerate(scenes, start=1)))}  # a scene's first row
+    rows = dict(sorted(rows.items(), key=lambda item: item[1]))
     with ThreadPoolExecutor(THREADS) as pool:
-        checked = pool.map(lambda item: check(item[1], item[0]), sorted(rows.items(), key=lambda item: item[1]))
-        return [finding for findings in checked for finding in findings]
+        checked = list(pool.map(lambda scene: _check_scene(base_path, scene, frame_offset), rows))
+    findings = [finding for scene in checked for finding in scene.findings]
+    if num_frames is not None:
+        frames = {each.scene: next((len(files) for files in each.files.values()), 0) for each in checked}
+        frames = {scene: count for scene, count in frames.items() if count}
+        findings += short_rules(frames, num_frames, frame_stride, frame_offset)
+    return [replace(finding, row=rows.get(finding.scene)) for finding in findings]
 
 
 def windows(frames: int, num_frames: int, frame_stride: int | Literal["auto"], frame_offset: int) -> tuple[int, int]:
@@ -57,17 +58,34 @@ def windows(frames: int, num_frames: int, frame_stride: int | Literal["auto"], f
     return (stride, usable - (num_frames - 1) * stride) if 1 <= stride <= longest else (0, 0)
 
 
+def longest_clip(frames: int, frame_stride: int | Literal["auto"], frame_offset: int) -> int:
+    """The most frames, 4k+1, that a clip of a scene with so many frames can have."""
+    usable = frames - max(0, frame_offset)
+    stride = 1 if frame_stride == "auto" else frame_stride
+    return max(0, usable - 1) // stride // 4 * 4 + 1
+
+
 def short_rules(
-    scene: str, frames: int, num_frames: int, frame_stride: int | Literal["auto"], frame_offset: int
+    frames: Mapping[str, int], num_frames: int, frame_stride: int | Literal["auto"], frame_offset: int
 ) -> Iterator[Finding]:
-    if windows(frames, num_frames, frame_stride, frame_offset) == (0, 0):
-        stride = 1 if frame_stride == "auto" else frame_stride
-        needed = (num_frames - 1) * stride + 1 + max(0, frame_offset)
-        message = (
-            f"{scene}: found {frames} frames, expected at least {needed} for a clip of {num_frames} frames "
-            f"(--num_frames) at stride {stride}"
-        )
-        yield Finding("error", "scene_short", message, scene)
+    """One finding about the scenes that are too short for a clip, if there are any. frames: of all scenes, by name."""
+    short = [scene for scene, n in frames.items() if windows(n, num_frames, frame_stride, frame_offset) == (0, 0)]
+    if not short:
+        return
+    stride = 1 if frame_stride == "auto" else frame_stride
+    needed = (num_frames - 1) * stride + 1 + max(0, frame_offset)
+    found = sorted({frames[scene] for scene in short})
+    one = len(short) == 1
+    names = f"{', '.join(short[:NAMED])}{', ...' if len(short) > NAMED else ''}"
+    message = (
+        f"{names if one else f'{len(short)} of {len(frames)} scenes'}: "
+        f"found {found[0]}{f' to {found[-1]}' if len(found) > 1 else ''} frames, expected at least {needed} for a clip "
+        f"of {num_frames} frames (--num_frames) at stride {stride}{'' if one else f': {names}'}"
+    )
+    fits = min(longest_clip(each, frame_stride, frame_offset) for each in frames.values())
+    what = "it" if len(frames) == 1 else f"all {len(frames)} scenes"
+    advice = f"--num_frames {fits} fits {what}" if fits >= SHORTEST_CLIP else "Leave out the shortest scenes"
+    yield Finding("error", "scene_short", message, short[0] if one else "", advice=advice)
 
 
 class _Checked:

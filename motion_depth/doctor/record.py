@@ -20,11 +20,13 @@ from pathlib import Path
 from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
 from motion_depth.files import expect_file, write_whole
+from motion_depth.findings import Finding, errors
 from motion_depth.frame_files import MOTION
 from motion_depth.motion import MotionConvention
 
 SUFFIX = ".check.json"
 VERSION = 1
+BY_FLAGS = {"convention", "convention_differs", "scene_short"}  # training judges these by its own flags
 THREADS = 16
 
 
@@ -35,7 +37,8 @@ class Record:
     convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share
     of the change at moving pixels that `convention` explains. differing: scenes that follow another convention than the
     others, of those asked for, with all that fit each, the best first. alike: whether any others are asked for.
-    errors, warnings: how many findings. path: of the record. checked: when, ISO 8601.
+    wrong: the errors about these scenes that flags cannot mend, a sentence each. path: of the record. checked: when,
+    ISO 8601.
     """
 
     convention: MotionConvention | None
@@ -43,8 +46,7 @@ class Record:
     explained: float
     differing: Mapping[str, tuple[MotionConvention, ...]]
     alike: bool
-    errors: int
-    warnings: int
+    wrong: tuple[str, ...]
     path: Path
     checked: str
 
@@ -77,15 +79,14 @@ def write_record(
     prints: Mapping[str, str],
     verdict: Verdict,
     verdicts: Mapping[str, Verdict],
-    errors: int,
-    warnings: int,
+    findings: Sequence[Finding],
 ) -> Path:
     """Write the record of a check beside the CSV.
 
     Args:
         prints: from `fingerprints`, taken before the files were read.
         verdict, verdicts: on all scenes together, and on each.
-        errors, warnings: how many findings.
+        findings: of the check.
     """
     odd = {name: [its.convention, *its.fitting] for name, its in differing(verdict, verdicts).items()}
     path = record_path(metadata_path)
@@ -96,8 +97,8 @@ def write_record(
         "fitting": [asdict(each) for each in verdict.fitting],
         "explained": round(verdict.explained, 4),
         "differing": {name: [asdict(each) for each in fitting] for name, fitting in odd.items()},
-        "errors": errors,
-        "warnings": warnings,
+        "errors": len(errors(findings)),
+        "wrong": [[each.scene, str(each)] for each in errors(findings) if each.code not in BY_FLAGS],
         "scenes": dict(prints),
     }
     write_whole(path, json.dumps(content, indent=1) + "\n")
@@ -144,6 +145,15 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
     return f"{check} than {given} in {scene}. Pass {flags(its, convention)}"
 
 
+def standing_errors(record: Record | None) -> str | None:
+    """A line about what a recorded check found wrong, beside the flags; None if nothing."""
+    if record is None or not record.wrong:
+        return None
+    first, *others = record.wrong
+    more = f" (and {len(others)} more {'error' if len(others) == 1 else 'errors'})" if others else ""
+    return f"the check of this dataset ({record.path}, {record.checked}) found an error: {first}{more}"
+
+
 def _read(path: Path) -> dict | None:
     """A record's content; None if it is not one of this version."""
     try:
@@ -164,8 +174,7 @@ def _record(path: Path, content: dict, needed: Sequence[str]) -> Record:
         explained=float(content["explained"]),
         differing={scene: _conventions(differing[scene]) for scene in needed if scene in differing},
         alike=any(scene not in differing for scene in needed),
-        errors=int(content["errors"]),
-        warnings=int(content["warnings"]),
+        wrong=tuple(text for scene, text in content.get("wrong", ()) if not scene or scene in needed),
         path=path,
         checked=str(content["checked"]),
     )

@@ -13,15 +13,16 @@ from motion_depth.findings import SEVERITIES
 
 def text_lines(check: DatasetCheck) -> Iterator[str]:
     """What is printed: a line per scene, the convention, motion per stride, and every finding."""
-    scenes = summarise_scenes(check)
+    scenes, many = summarise_scenes(check), len(check.measures)
     space = max((len(each.scene) for each in scenes), default=0)
     yield from (_scene_line(each, space) for each in scenes)
     yield ""
     yield convention_sentence(check.verdict)
     for each in summarise_strides(check):
+        rest = "" if each.scenes == many else f" (in {each.scenes} of {many} scenes; others are too short, or still)"
         yield (
             f"stride {each.stride}: {each.moving:.1%} of the pixels move, half of them by more than {each.median:.1f} "
-            f"pixels, 5 % by more than {each.percentile_95:.1f} ({each.scenes} scenes are long enough)"
+            f"pixels, 5 % by more than {each.percentile_95:.1f}{rest}"
         )
     yield ""
     for finding in check.findings:
@@ -32,7 +33,7 @@ def text_lines(check: DatasetCheck) -> Iterator[str]:
 
 
 def _scene_line(each: SceneSummary, space: int) -> str:
-    state = "ERROR" if each.errors else "warn " if each.warnings else "ok   "
+    state = "ERROR" if each.errors or not each.windows else "warn " if each.warnings else "ok   "
     without = f", without motion {each.left_out:.0%}" if each.left_out > 0 else ""
     clips = f"{each.windows:4d} clip{'s' if each.windows != 1 else ' '}"
     return (
