@@ -47,8 +47,11 @@ CLIP_CODE = {
     "clips.py": (),
     "frame_files.py": (),
     "motion.py": (),
+    "motion_convention.py": (),
     "packing.py": (),
+    "resizing.py": (),
     "resting.py": (),
+    "sampling.py": (),
     "tiny_vae.py": (),
     "wan.py": ("ClipEncoder",),
 }

@@ -50,11 +50,11 @@ class SceneRenderer:
         self.focal = 0.5 * min(height, width) / math.tan(math.radians(recording.fov / 2))
         self._data = mujoco.MjData(recording.model)
         rows, columns = np.mgrid[:height, :width].reshape(2, -1)
-        self._pixels = np.stack([columns, rows], axis=1).astype(float)  # (h*w, 2) as (x, y)
+        self.pixels = np.stack([columns, rows], axis=1).astype(float)  # (h*w, 2) as (x, y)
 
     def frame(self, index: int) -> Frame:
         """Frame 0 has no predecessor: its motion is zero."""
-        hits = self._camera_hits(index, self._pixels)
+        hits = self._camera_hits(index, self.pixels)
         colors = self._picture(index, hits)
         motion = self._backward_flow(hits, index, index - 1)[0] if index else np.zeros((len(hits.geom), 2))
         return Frame(
@@ -69,9 +69,9 @@ class SceneRenderer:
         -> flow (h,w,2) float64 in pixels, and visible (h,w) bool: the point was inside the picture of frame `previous`
         and nothing stood in front of it there. Sky counts as visible where no object covered it.
         """
-        hits = self._camera_hits(index, self._pixels)
+        hits = self._camera_hits(index, self.pixels)
         flow, point = self._backward_flow(hits, index, previous)
-        target = self._pixels + flow
+        target = self.pixels + flow
         inside = ((target >= 0) & (target <= [self.width - 1, self.height - 1])).all(axis=1)
         ray = point - self.recording.camera_position[previous]
         ray[hits.geom < 0] = hits.direction[hits.geom < 0]
@@ -79,6 +79,13 @@ class SceneRenderer:
         seen = self._cast(previous, self.recording.camera_position[previous], ray)
         reached = np.where(hits.geom < 0, seen.distance, seen.distance / (1 - VISIBLE_TOLERANCE)) >= length
         return self._image(flow), self._image(inside & reached)
+
+    def surfaces(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What a pixel shows: distance (h,w) float32 in metres along the ray, body id (h,w); 0 and -1 for nothing."""
+        hits = self._camera_hits(index, self.pixels)
+        missed = hits.geom < 0
+        body = np.where(missed, -1, self.recording.model.geom_bodyid[hits.geom])
+        return self._image(np.where(missed, 0, hits.distance).astype(np.float32)), self._image(body)
 
     # --- rays -------------------------------------------------------------------------------------------------------
 
@@ -126,7 +133,7 @@ class SceneRenderer:
         # What rests is carried over by the camera's own step; the sky is too far away even for that to matter.
         before = now + np.where(sky[:, None], 0.0, camera[index] - camera[previous])
         body = np.where(sky, -1, self.recording.model.geom_bodyid[hits.geom])
-        for b in self._moved_bodies(index, previous):
+        for b in self.moved_bodies(index, previous):
             mine = body == b
             position, rotation = self.recording.body_position[:, b], self.recording.body_rotation[:, b]
             local = (point[mine] - position[index]) @ rotation[index]
@@ -134,7 +141,7 @@ class SceneRenderer:
             before[mine] = point[mine] - camera[previous]
         return self._project(previous, before) - self._project(index, now), point
 
-    def _moved_bodies(self, index: int, previous: int) -> np.ndarray:
+    def moved_bodies(self, index: int, previous: int) -> np.ndarray:
         """Ids of the bodies whose pose differs between the two frames."""
         position, rotation = self.recording.body_position, self.recording.body_rotation
         moved = (position[index] != position[previous]).any(axis=1)
@@ -149,7 +156,7 @@ class SceneRenderer:
         if len(edges):
             samples = np.zeros((len(edges), 3), np.float32)
             for offset in EDGE_SAMPLES:
-                samples += self._shade(index, self._camera_hits(index, self._pixels[edges] + offset))
+                samples += self._shade(index, self._camera_hits(index, self.pixels[edges] + offset))
             colors[edges] = samples / len(EDGE_SAMPLES)
         return colors
 

@@ -1,0 +1,67 @@
+"""What motion files hold: their convention, and how they become flow. Flow is that of motion.py.
+
+Axes: C channel, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Units = Literal["pixels", "normalized", "ndc"]
+Direction = Literal["backward", "forward"]
+YAxis = Literal["down", "up"]
+FrameOffset = Literal[0, 1, -1]
+
+
+@dataclass(frozen=True)
+class MotionConvention:
+    """How the motion files are to be read; the defaults are Omniverse Replicator's, as documented.
+
+    units: `pixels`; `normalized` (a fraction of the picture's width and height); `ndc` (a fraction of half of them).
+    direction: `backward` (the sign of this module); `forward` (the file holds the opposite sign).
+    y_axis: `down` (y grows downward); `up`.
+    frame_offset: frame t's motion lies in the file of frame t + frame_offset; some Isaac Sim releases are off by one.
+
+    Raises ValueError, which names the training script's flag, for any other value.
+    """
+
+    units: Units = "pixels"
+    direction: Direction = "backward"
+    y_axis: YAxis = "down"
+    frame_offset: FrameOffset = 0
+
+    def __post_init__(self) -> None:
+        choices = {"units": Units, "direction": Direction, "y_axis": YAxis, "frame_offset": FrameOffset}
+        for name, choice in choices.items():
+            found = getattr(self, name)
+            if isinstance(found, bool) or found not in get_args(choice):
+                expected = ", ".join(str(value) for value in get_args(choice))
+                raise ValueError(f"--motion_{name}: found {found!r}, expected one of {expected}")
+
+    def scale(self, height: int, width: int) -> tuple[float, float]:
+        """Factors that turn a file's x and y into backward flow in pixels of a (height, width) picture."""
+        sign = 1.0 if self.direction == "backward" else -1.0
+        y_sign = sign if self.y_axis == "down" else -sign
+        share = {"pixels": None, "normalized": 1.0, "ndc": 0.5}[self.units]
+        return (sign, y_sign) if share is None else (sign * share * width, y_sign * share * height)
+
+
+def decode_motion(raw: np.ndarray | Tensor, convention: MotionConvention) -> tuple[Tensor, Tensor]:
+    """Turn one motion file's array into flow.
+
+    raw: (H, W, C), C >= 2, any floating type; channels 0 and 1 are x and y, further ones are not looked at.
+    Returns flow (2, H, W) and valid (H, W) bool; a vector that is not finite is invalid, its flow is 0.
+    """
+    raw = torch.as_tensor(raw)
+    flow = torch.stack([raw[..., 0], raw[..., 1]]).float()
+    height, width = flow.shape[1:]
+    for channel, factor in zip(flow, convention.scale(height, width), strict=True):
+        if factor != 1.0:
+            channel.mul_(factor)
+    valid = flow[0].isfinite() & flow[1].isfinite()
+    return flow.masked_fill_(~valid, 0.0), valid
