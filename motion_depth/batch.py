@@ -109,19 +109,25 @@ def make_batch(
     frames = None
     if loss_frames:
         total = targets.depth.shape[1]
-        frames = torch.stack([clip_frames(loss_frames, total, seed, sample.position) for sample in samples]).to(device)
+        chosen = [clip_frames(loss_frames, total, seed, sample.position) for sample in samples]
+        frames = _move(torch.stack(chosen), device)
         targets = targets.take(frames)
     return Batch(
         latents=latents,
         first=_stack([sample.first for sample in samples], device, dtype),
         context=contexts.to(device, dtype, non_blocking=True),
-        noise=noise.to(device, dtype, non_blocking=True),
-        sigma=sigma.to(device, non_blocking=True),
+        noise=_move(noise.to(dtype), device),
+        sigma=_move(sigma, device),
         targets=targets.to(device),
         positions=[sample.position for sample in samples],
         scenes=[sample.scene for sample in samples],
         frames=frames,
     )
+
+
+def _move(value: Tensor, device: torch.device) -> Tensor:
+    """What was made here to the device, through pinned memory: out of any other a GPU's host waits for its copies."""
+    return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
 def _stack(values: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -79,7 +79,7 @@ class BatchLoader:
                 return
             raise_load_errors(found)
             self.waits.append((asked, self._now()))
-            contexts = encode(found, self.encoder)
+            contexts = encode(found, self.encoder, self.device)
             yield make_batch(found, contexts, self.mixture, self.seed, self.device, self.dtype, self.loss_frames)
 
     def waited(self) -> float:
@@ -103,11 +103,11 @@ class BatchLoader:
         return event
 
 
-def encode(samples: list[Sample], encoder: ClipEncoder | None) -> Tensor:
-    """Fills in latents of samples that come as frames; returns all contexts (b, 512, c), padded."""
+def encode(samples: list[Sample], encoder: ClipEncoder | None, device: torch.device | None = None) -> Tensor:
+    """Fills in latents of samples that come as frames; returns all contexts (b, 512, c), padded, on a given device."""
     for sample in samples:
         if sample.latents is None:
             latents, first = encoder.frames(sample.frames[None])
             sample.latents, sample.first, sample.frames = latents[0], first[0], None
             sample.context = encoder.prompt(sample.prompt)
-    return pad_contexts([sample.context for sample in samples])
+    return pad_contexts([sample.context for sample in samples], device)

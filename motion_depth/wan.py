@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motion_depth.heads import DitFeatures, MotionDepthHeads, example_features
 from motion_depth.losses import flow_matching_loss
+from motion_depth.rope import rotation_table, use_float32
 from motion_depth.weights import WanFiles, quiet, recognised_by_shapes
 
 TEXT_TOKENS = 512  # length to which the pipeline pads a prompt, with zeros after the text encoder
@@ -68,7 +69,8 @@ class ClipEncoder:
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (b, t, h, w, 3) to latents (b, 48, f, h/16, w/16) and first-frame latents (b, 48, 1, h/16, w/16)."""
         pipe = self.pipe
-        video = rearrange(frames.to(pipe.device, pipe.torch_dtype), "b t h w c -> b c t h w") * (2 / 255) - 1
+        frames = frames.to(pipe.device, non_blocking=True).to(pipe.torch_dtype)
+        video = rearrange(frames, "b t h w c -> b c t h w") * (2 / 255) - 1
         with quiet():
             latents = pipe.vae.encode(video, device=pipe.device)
             first = pipe.vae.encode(video[:, :, :1], device=pipe.device)
@@ -100,11 +102,15 @@ def encode_prompts(
     return contexts
 
 
-def pad_contexts(contexts: Sequence[Tensor]) -> Tensor:
-    """Trimmed contexts (l_i, c) to one (b, TEXT_TOKENS, c), zeros behind each, which is what the pipeline feeds."""
-    padded = contexts[0].new_zeros(len(contexts), TEXT_TOKENS, contexts[0].shape[-1])
+def pad_contexts(contexts: Sequence[Tensor], device: torch.device | None = None) -> Tensor:
+    """Trimmed contexts (l_i, c) to one (b, TEXT_TOKENS, c), zeros behind each, which is what the pipeline feeds.
+
+    Args:
+        device: where to; None: where they are.
+    """
+    padded = contexts[0].new_zeros(len(contexts), TEXT_TOKENS, contexts[0].shape[-1], device=device)
     for row, context in zip(padded, contexts, strict=True):
-        row[: len(context)] = context
+        row[: len(context)].copy_(context, non_blocking=True)
     return padded
 
 
@@ -120,7 +126,8 @@ def dit_forward(
     """The library's `model_fn_wan_video` for TI2V, with a timestep per clip and with the blocks' outputs.
 
     Latent 0 is taken as the clean first frame: its tokens get timestep 0. The timestep embedding is computed per latent
-    frame and then spread over its tokens; the library computes the same numbers once per token.
+    frame and then spread over its tokens; the library computes the same numbers once per token. As in its inference and
+    training the timestep is rounded to the latents' type first, which of bfloat16's is up to 2 of 1000.
 
     Args:
         latents: (b, 48, f, 2h, 2w), latent 0 clean.
@@ -135,22 +142,16 @@ def dit_forward(
     """
     b, _, f, height, width = latents.shape
     h, w = height // 2, width // 2
+    timestep = timestep.to(latents.dtype)
     first_timestep = torch.zeros_like(timestep)[:, None]
     frame_timestep = torch.cat([first_timestep, repeat(timestep, "b -> b rest", rest=f - 1)], dim=1)
-    embedding = sinusoidal_embedding_1d(dit.freq_dim, rearrange(frame_timestep, "b f -> (b f)")).to(latents.dtype)
+    embedding = sinusoidal_embedding_1d(dit.freq_dim, rearrange(frame_timestep, "b f -> (b f)"))
     embedding = rearrange(dit.time_embedding(embedding), "(b f) c -> b f c", b=b)
     modulation = rearrange(dit.time_projection(embedding), "b f (six c) -> b f six c", six=6)
     modulation = repeat(modulation, "b f six c -> b (f hw) six c", hw=h * w)
     context = dit.text_embedding(context)
     x = rearrange(dit.patchify(latents), "b c f h w -> b (f h w) c").contiguous()
-    rope = torch.cat(
-        [
-            repeat(dit.freqs[0][:f], "f c -> (f h w) 1 c", h=h, w=w),
-            repeat(dit.freqs[1][:h], "h c -> (f h w) 1 c", f=f, w=w),
-            repeat(dit.freqs[2][:w], "w c -> (f h w) 1 c", f=f, h=h),
-        ],
-        dim=-1,
-    ).to(x.device)
+    rope = rotation_table(dit, (f, h, w), x.device)
 
     outputs = {}
     for index, block in enumerate(dit.blocks if velocity else dit.blocks[: max(taps) + 1]):
@@ -201,6 +202,16 @@ class MotionDepthModel(nn.Module):
         self.train_dit, self.checkpointing = train_dit, checkpointing
         self.scheduler = FlowMatchScheduler("Wan")
         self.scheduler.set_timesteps(1000, training=True)
+        self._grid: Tensor | None = None  # the scheduler's timesteps and weights, on the device
+        use_float32(dit)
+
+    def flow_weight(self, sigma: Tensor) -> Tensor:
+        """(b,) to (b,): the scheduler's `training_weight` of the nearest timestep, without leaving the device."""
+        if self._grid is None or self._grid.device != sigma.device:
+            grid = torch.stack([self.scheduler.timesteps, self.scheduler.linear_timesteps_weights])
+            self._grid = grid.to(sigma.device)
+        timesteps, weights = self._grid
+        return weights[(timesteps - sigma[:, None] * 1000).abs().argmin(dim=1)]
 
     def forward(
         self,
@@ -240,8 +251,7 @@ class MotionDepthModel(nn.Module):
             )
         predictions = self.heads(features, frames)
         if with_flow:
-            weight = torch.stack([self.scheduler.training_weight(timestep) for timestep in (sigma * 1000).cpu()])
-            predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, weight.to(sigma.device))
+            predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, self.flow_weight(sigma))
         return predictions
 
 

@@ -79,6 +79,7 @@ ALLOWED = {
     "resizing": {"sampling"},
     "resuming": {"checkpoint", "machines", "run", "settings"},
     "resting": {"motion"},
+    "rope": set(),
     "run": {"assemble", "checkpoint", "health", "statistics", "tracking", "training_state", "validation", "wan"},
     "sampling": set(),
     "scenes": {"findings", "frame_files"},
@@ -93,7 +94,7 @@ ALLOWED = {
     "tracking": {"batch", "files", "health", "noise", "progress"},
     "training_state": set(),
     "validation": {"batch", "colours", "evaluation", "losses", "media", "panels", "statistics", "wan"},
-    "wan": {"heads", "losses", "weights"},
+    "wan": {"heads", "losses", "rope", "weights"},
     "weights": {"files", "identity", "machines", "tiny"},
 }
 

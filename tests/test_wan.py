@@ -52,6 +52,25 @@ def test_dit_forward_is_the_librarys(small_dit):
     assert len(features.taps) == 2
 
 
+def test_the_timestep_is_rounded_as_in_stock_inference(small_dit):
+    """The pipeline casts it to its own type before `model_fn`; 385.7 becomes 386 in bfloat16."""
+    small_dit.bfloat16()
+    data, timestep = inputs(), torch.tensor([385.7])
+    latents, context = data["latents"].bfloat16(), data["context"].bfloat16()
+    theirs = model_fn_wan_video(
+        small_dit, latents=latents, timestep=timestep.bfloat16(), context=context, fuse_vae_embedding_in_latents=True
+    )
+    ours, _ = dit_forward(small_dit, latents, timestep, context)
+    assert torch.equal(ours, theirs)
+
+
+def test_the_flow_loss_weighs_a_timestep_as_the_librarys_scheduler_does(small_dit, small_heads):
+    model = MotionDepthModel(small_dit, small_heads, train_dit=False)
+    sigma = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    theirs = torch.stack([model.scheduler.training_weight(timestep) for timestep in sigma * 1000])
+    assert torch.equal(model.flow_weight(sigma), theirs)
+
+
 def test_reading_taps_leaves_the_dits_output_bit_identical(small_dit):
     data = inputs()
     arguments = (small_dit, data["latents"], torch.tensor([384.0]), data["context"])
