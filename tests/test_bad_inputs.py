@@ -42,7 +42,7 @@ class Inputs:
         self.flags = {
             "stage": 1, "dataset_base_path": self.data, "dataset_metadata_path": self.csv,
             "model_base_path": self.model, "height": 64, "width": 64, "num_frames": 5, "head_size": "small",
-            "mixed_precision": "no", "dataset_num_workers": 0, "gradient_accumulation_steps": 2, "max_steps": 2,
+            "mixed_precision": "no", "dataset_num_workers": 0, "gradient_accumulation_steps": 1, "max_steps": 2,
             "save_steps": 1, "output_path": self.out, "resume": "none",
         }  # fmt: skip
 
