@@ -33,6 +33,7 @@ from motion_depth.assemble import (
     build_heads,
     load_heads,
     read_head_config,
+    read_lora_config,
     read_statistics,
 )
 from motion_depth.batch import Batch, reduce_item
@@ -202,6 +203,7 @@ def build_model(
     dit: WanModel,
     statistics: Statistics,
     config: HeadConfig,
+    lora: LoraConfig | None,
     resumed: Checkpoint | None,
 ) -> MotionDepthModel:
     """Puts together what this stage trains."""
@@ -210,10 +212,10 @@ def build_model(
     heads = load_heads(start, dit.dim, len(dit.blocks)) if start else build_heads(config, statistics)
     heads.motion.requires_grad_(args.motion_loss_weight > 0)
     heads.depth.requires_grad_(args.depth_loss_weight > 0)
-    if args.stage == 2:
-        add_lora(dit, args.lora_rank, args.lora_target_modules.split(","))
-        if start is not None and start.has(LORA_FILE):
-            load_lora(dit, start.tensors(LORA_FILE), str(start.folder / LORA_FILE))
+    if lora is not None:
+        add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
+        if start is not None and (before := read_lora_config(start)):
+            load_lora(dit, start.tensors(LORA_FILE), str(start.folder / LORA_FILE), before.last_block)
     model = MotionDepthModel(dit, heads, train_dit=args.stage == 2, checkpointing=args.gradient_checkpointing)
     # DDP would broadcast the frozen DiT, which every process has read from the same file.
     model._ddp_params_and_buffers_to_ignore = [
@@ -280,12 +282,14 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         return
     source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
-    model = build_model(args, dit, statistics, config, resumed)
+    last_block = None if args.flow_loss_weight else max(config.taps)  # behind it nothing but the flow loss trains
+    targets = tuple(args.lora_target_modules.split(","))
+    lora = LoraConfig(args.lora_rank, targets, last_block) if args.stage == 2 else None
+    model = build_model(args, dit, statistics, config, lora, resumed)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
     updates = math.ceil(positions.stop / (clips * args.gradient_accumulation_steps))
     scheduler = get_scheduler(args.lr_scheduler, optimizer, args.lr_warmup_steps, updates)
-    lora = LoraConfig(args.lora_rank, tuple(args.lora_target_modules.split(","))) if args.stage == 2 else None
     health = Health(args.max_bad_steps, dataset.describe)
     run = Run(
         accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from diffsynth.models.wan_video_dit import WanModel
@@ -23,10 +23,11 @@ VERSIONS = ("diffsynth", "torch", "accelerate", "peft", "transformers", "safeten
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Rank and target modules of the LoRA on the DiT."""
+    """Rank and target modules of the LoRA on the DiT, and the block behind which there is none (None: no such)."""
 
     rank: int
     target_modules: tuple[str, ...]
+    last_block: int | None = None
 
 
 def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraConfig | None, run: dict) -> dict:
@@ -39,7 +40,7 @@ def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraConfig | N
         "format": FORMAT,
         "heads": heads.to_json(),
         "statistics": statistics.to_json(),
-        "lora": None if lora is None else {"rank": lora.rank, "target_modules": list(lora.target_modules)},
+        "lora": None if lora is None else asdict(lora),
         "motion": "backward flow in pixels of the clip's resolution, x right, y down, to the previous sampled frame",
         "depth": "natural logarithm of metres along the ray (distance to camera)",
         "run": run,
@@ -113,7 +114,7 @@ def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: str) -> N
 def read_lora_config(checkpoint: Checkpoint) -> LoraConfig | None:
     """LoRA of a checkpoint, None for stage 1."""
     lora = checkpoint.config["lora"]
-    return None if lora is None else LoraConfig(lora["rank"], tuple(lora["target_modules"]))
+    return None if lora is None else LoraConfig(**lora | {"target_modules": tuple(lora["target_modules"])})
 
 
 def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str) -> MotionDepthModel:
@@ -124,6 +125,6 @@ def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str
     """
     heads = load_heads(checkpoint, dit.dim, len(dit.blocks))
     if lora := read_lora_config(checkpoint):
-        dit = add_lora(dit, lora.rank, lora.target_modules)
-        load_lora(dit, checkpoint.tensors(LORA_FILE), str(checkpoint.folder / LORA_FILE))
+        dit = add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
+        load_lora(dit, checkpoint.tensors(LORA_FILE), str(checkpoint.folder / LORA_FILE), lora.last_block)
     return MotionDepthModel(dit, heads, train_dit=False).to(device).requires_grad_(False).eval()

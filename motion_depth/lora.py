@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,11 @@ class LoraLinear(lora.Linear):
             return super().forward(x)
 
 
-def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str]) -> WanModel:
+def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str], last_block: int | None = None) -> WanModel:
     """Injects LoRA into the frozen DiT through peft; the LoRA weights are float32 whatever the DiT is in.
+
+    Args:
+        last_block: what comes behind this block gets none; None: everything does.
 
     Raises:
         ValueError: no module of the DiT has one of the names.
@@ -40,13 +44,22 @@ def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str]) -> WanMode
     unmatched = [target for target in target_modules if not any(n == target or n.endswith(f".{target}") for n in names)]
     if unmatched:
         raise ValueError(f"--lora_target_modules {','.join(unmatched)}: no linear layer of the DiT ends in that name")
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules))
+    behind = [name for name in names if is_behind(name, last_block)]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules), exclude_modules=behind or None)
     config._register_custom_module({nn.Linear: LoraLinear})
     dit = inject_adapter_in_model(config, dit)
     for parameter in dit.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return dit
+
+
+def is_behind(name: str, last_block: int | None) -> bool:
+    """Whether a module or parameter of the DiT is used only after a block; None: nothing is."""
+    if last_block is None:
+        return False
+    block = re.match(r"blocks\.(\d+)\.", name)
+    return int(block[1]) > last_block if block else name.startswith("head.")
 
 
 def lora_state_dict(dit: WanModel) -> dict[str, Tensor]:
@@ -58,25 +71,31 @@ def lora_state_dict(dit: WanModel) -> dict[str, Tensor]:
     }
 
 
-def load_lora(dit: WanModel, state_dict: dict[str, Tensor], source: str) -> None:
+def load_lora(dit: WanModel, state_dict: dict[str, Tensor], source: str, last_block: int | None = None) -> None:
     """Loads what `lora_state_dict` gave into a DiT that has the same adapters.
 
+    Args:
+        last_block: of the `add_lora` that they are from. Adapters of this DiT behind it stay as they are: without
+            effect, if they are new.
+
     Raises:
-        ValueError: the file is of another rank or other target modules.
+        ValueError: the file is of another rank or other target modules, or has adapters where this DiT has none.
     """
     own = dict(dit.named_parameters())
     theirs = {
         name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."): value
         for name, value in state_dict.items()
     }
-    expected = {name for name in own if ".lora_A." in name or ".lora_B." in name}
+    lora = {name for name in own if ".lora_A." in name or ".lora_B." in name}
+    expected = {name for name in lora if not is_behind(name, last_block)}
     wrong = sorted(
         (expected ^ theirs.keys()) | {n for n in expected & theirs.keys() if own[n].shape != theirs[n].shape}
     )
     if wrong:
         raise ValueError(
             f"{source}: LoRA of another shape ({len(wrong)} tensors differ, the first is {wrong[0]}); "
-            "--lora_rank and --lora_target_modules must be as in the run that wrote it"
+            "--lora_rank and --lora_target_modules must be as in the run that wrote it, and --flow_loss_weight above 0 "
+            "if it was there"
         )
     with torch.no_grad():
         for name, value in theirs.items():

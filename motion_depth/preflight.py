@@ -207,7 +207,8 @@ def planned_model(args: Any, files: WanFiles, heads: HeadConfig) -> MotionDepthM
         dit = WanModel(**check_weights(files)["dit"]).to(run_dtype(args)).requires_grad_(False)
         trained = MotionDepthHeads(heads, 1.0, 0.0, 1.0)
         if args.stage == 2:
-            add_lora(dit, args.lora_rank, args.lora_target_modules.split(","))
+            last_block = None if args.flow_loss_weight else max(heads.taps)
+            add_lora(dit, args.lora_rank, args.lora_target_modules.split(","), last_block)
     trained.motion.requires_grad_(args.motion_loss_weight > 0)
     trained.depth.requires_grad_(args.depth_loss_weight > 0)
     return MotionDepthModel(dit, trained, args.stage == 2, args.gradient_checkpointing)

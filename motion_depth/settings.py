@@ -82,6 +82,9 @@ def check_settings(args: Any) -> None:
     for name, (lowest, highest) in RANGES.items():
         if not lowest <= getattr(args, name) <= highest:
             raise ValueError(f"--{name} {getattr(args, name)}: expected {lowest:,} to {highest:,}")
+    weights = [args.motion_loss_weight, args.depth_loss_weight, args.flow_loss_weight if args.stage == 2 else 0]
+    if not any(weights):
+        raise ValueError("--motion_loss_weight, --depth_loss_weight, --flow_loss_weight: all are 0, nothing trains")
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
     if not 0 <= args.loss_frames <= args.num_frames:
