@@ -15,6 +15,7 @@ from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.summary import summarise_scenes
 from motion_depth.findings import Finding
 from tests.damages import DAMAGES, DEPTH, SCENE, change
+from tests.scene_files import write_scene
 
 CLIP = 17  # frames; the scene has one more
 
@@ -46,6 +47,23 @@ def findings(base: Path) -> list[Finding]:
 
 def test_sound_scenes_give_no_finding(demo_scenes):
     assert findings(demo_scenes) == []
+
+
+def test_what_is_hidden_for_a_frame_has_not_lost_its_motion(tmp_path):
+    """A block slides behind a screen and comes out on the other side; its shadow on the ground is seen throughout."""
+    frames, height, width = CLIP + 1, 64, 96
+    depth = np.full((frames, height, width), 5.0, np.float32)
+    motion = np.zeros((frames, height, width, 4), np.float32)
+    picture = np.full((frames, height, width, 3), 90, np.uint8)
+    screen = slice(None), slice(10, 40), slice(30, 48)
+    for t in range(frames):
+        block = t, slice(20, 32), slice(6 + 3 * t, 22 + 3 * t)
+        depth[block], picture[block], motion[block][..., 0] = 4.0, 200, -3.0 if t else 0.0
+        picture[t, 50:56, block[2]] = 40
+    depth[screen], motion[screen], picture[screen] = 3.0, 0.0, 150
+    assert [t for t in range(1, frames) if not motion[t].any()] == [8]
+    write_scene(tmp_path / "slide", picture, motion, depth)
+    assert "motion_dropped" not in {each.code for each in findings(tmp_path)}
 
 
 @pytest.mark.parametrize(("value", "called"), [(1e10, "60 km or more"), (1e-10, "below 0.061 mm")])

@@ -109,9 +109,11 @@ def _motion_rules(t: _Table) -> Iterator[Finding]:
     if t.always(t["motion"] == 0, "motion"):
         yield from _all_zero(t)
         return
-    dropped = (t["motion"] == 0) & (t.around("motion") > 0) & t.goes_on("picture_changed", CHANGES)
+    # Depth as well as the picture: while something is hidden, its shadow or the light may still change the picture.
+    dropped = (t["motion"] == 0) & (t.around("motion") > 0)
+    dropped &= t.goes_on("picture_changed", CHANGES) & t.goes_on("depth_changed", CHANGES)
     if dropped.any():
-        message = "all vectors are zero, while the picture changes and the frames around it move"
+        message = "all vectors are zero, while picture and depth change and the frames around it move"
         yield t.finding("motion_dropped", MOTION, message, dropped)
     repeated = t["motion_same"] == 1
     if repeated.any() and repeated.mean() < 0.5:  # what glides at one speed repeats itself all the time
