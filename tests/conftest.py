@@ -10,6 +10,7 @@ from PIL import Image
 from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.media import read_picture
 from motion_depth.weights import WanFiles, check_weights
+from tests.no_kernels import NoKernels
 from tests.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
 from tests.tool_runs import SIZE, make_checkpoint
 
@@ -126,3 +127,9 @@ def small_heads(small_dit) -> MotionDepthHeads:
     torch.manual_seed(1)
     config = HeadConfig(small_dit.dim, tap_blocks(len(small_dit.blocks), (0.33, 0.67)), **HEAD_SIZES["small"])
     return MotionDepthHeads(config, motion_scale=2.0, log_depth=1.5, log_depth_scale=0.5)
+
+
+@pytest.fixture(scope="session")
+def no_kernels(tmp_path_factory) -> NoKernels:
+    """Runs programs that see a GPU, whose kernels do nothing."""
+    return NoKernels(tmp_path_factory.mktemp("no_kernels"))
