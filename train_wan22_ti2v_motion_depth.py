@@ -71,10 +71,8 @@ from motion_depth.wan import CHECKPOINTING, MotionDepthModel
 from motion_depth.weights import WanFiles, check_lora_targets, check_weights
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
-DEFAULT_MIXTURE = {
-    1: "1,1,1",
-    2: "0,0,1",
-}  # stage 2 keeps the library's shifted grid, which its flow loss is weighted for
+# By stage; stage 2 keeps the library's shifted grid, which its flow loss is weighted for.
+DEFAULT_MIXTURE = {1: "1,1,1", 2: "0,0,1"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -199,13 +197,9 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConf
 
 
 def build_model(
-    args: argparse.Namespace,
-    dit: WanModel,
-    statistics: Statistics,
-    config: HeadConfig,
-    lora: LoraConfig | None,
+    args: argparse.Namespace, dit: WanModel, statistics: Statistics, config: HeadConfig, lora: LoraConfig | None,
     resumed: Checkpoint | None,
-) -> MotionDepthModel:
+) -> MotionDepthModel:  # fmt: skip
     """Puts together what this stage trains."""
     set_seed(args.seed)  # new weights are the same on every process and in every run
     start = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)

@@ -9,7 +9,6 @@ import pytest
 
 from tests.runs import SMALL, SMALL_STAGE_2
 
-
 # Trains, and says where the host waited between two updates, from the second iteration on: what stays on the device is
 # brought there in the first one.
 FIND_WAITS = """
