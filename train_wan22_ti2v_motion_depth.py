@@ -42,13 +42,13 @@ from motion_depth.compiling import compile_counts, compile_parts
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
 from motion_depth.devices import check_processes, count_gpus
 from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say, world_size
-from motion_depth.folders import clear_leftovers
 from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.health import Health, gradient_size
 from motion_depth.loader import BatchLoader, rank_positions
 from motion_depth.lora import add_lora, load_lora
 from motion_depth.losses import head_losses
 from motion_depth.noise import NoiseMixture
+from motion_depth.occupation import Occupation
 from motion_depth.preflight import (
     check_distinct,
     check_output,
@@ -57,7 +57,7 @@ from motion_depth.preflight import (
     check_scenes,
     check_shared_memory,
 )
-from motion_depth.resuming import agree_on_resume, find_resume
+from motion_depth.resuming import agree_on_start, begin, write_run_file
 from motion_depth.run import Run, build_optimizer, is_due
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
@@ -234,7 +234,7 @@ def step_losses(
     return {"loss": total, **losses}
 
 
-def train(args: argparse.Namespace, stopping: Stopping) -> None:
+def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) -> None:
     count_gpus()
     check_settings(args)
     check_output(args.output_path)
@@ -244,7 +244,8 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     config = choose_heads(args, check_weights(files))
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
-    start, resumed = find_resume(args, world_size(), say) if rank() == 0 else (0, None)
+    mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
+    start = begin(args, world_size(), len(dataset) * args.num_epochs, occupation, say) if rank() == 0 else None
 
     sharding = take_request()
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
@@ -257,16 +258,15 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         log_with="wandb" if args.use_wandb else None,
     )
     check_processes(accelerator)
-    start, resumed = agree_on_resume(accelerator, args, start, resumed)
-    if accelerator.is_main_process:
-        for message in clear_leftovers(args.output_path):
-            say(message)
+    start = agree_on_start(accelerator, args, start)
+    if start.finished:
+        accelerator.print(start.finished)
+        accelerator.end_training()
+        return
+    total, resumed = start.total, start.checkpoint
     clips = accelerator.num_processes * args.batch_size
-    seen = resumed.config["training"]["clips"] if resumed else 0
-    total = start + math.ceil((len(dataset) * args.num_epochs - seen) / clips)
-    total = max(start, min(total, args.max_steps or total))
-    check_resources(args, accelerator, files, config, start, total, sharding is not None)
-    positions = range(seen, seen + (total - start) * clips)
+    check_resources(args, accelerator, files, config, start.step, total, sharding is not None)
+    positions = range(start.seen, start.seen + (total - start.step) * clips)
     dit_device = torch.device("cpu") if sharding else accelerator.device
     samples, encoder, (val_samples, own), dit = prepare_data(
         args, accelerator, dataset, held_out, files, positions, dit_device
@@ -287,15 +287,18 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
     health = Health(args.max_bad_steps, dataset.describe)
     run = Run(
         accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last,
-        clips, health,
+        clips, health, occupation,
     )  # fmt: skip
     if resumed is not None:
         run.restore(resumed)
+    run.know_best(start.best_score)
     grid = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
     accelerator.print(f"stage {args.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
-    accelerator.print(run.describe(start, total, updates, grid))
+    accelerator.print(run.describe(start.step, total, updates, grid))
     if remark := warmup_remark(args.lr_scheduler, args.lr_warmup_steps, updates):
         accelerator.print(f"warning: {remark}")
+    if accelerator.is_main_process:
+        write_run_file(args, accelerator.num_processes)
     if args.use_wandb:
         run.wandb_id = start_tracking(accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id)
     dtype = dit.patch_embedding.weight.dtype
@@ -308,7 +311,7 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         samples,
         rank_positions(positions, accelerator.process_index, accelerator.num_processes, args.batch_size),
         encoder,
-        NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage]),
+        mixture,
         args.seed,
         args.dataset_num_workers,
         accelerator.device,
@@ -316,12 +319,14 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         args.loss_frames,
     )
     prepared = prepare_sharded(accelerator, model, sharding) if sharding else accelerator.prepare_model(model)
-    run.log = RunLog(accelerator, args.output_path, total, start)
+    run.log = RunLog(accelerator, args.output_path, total, start.step)
     stopping.between_iterations()
     try:
-        if start == 0:
+        if start.step == 0:
             run.validate(0)
-        loop(args, run, prepared, batches, start, total, stopping)
+        loop(args, run, prepared, batches, start.step, total, stopping)
+        if not health.learned:
+            raise NotFiniteError(run.nothing_learned_message())
         run.save("final", total)
     except (Stopped, NotFiniteError):
         accelerator.end_training()  # on all processes alike
@@ -330,7 +335,10 @@ def train(args: argparse.Namespace, stopping: Stopping) -> None:
         run.log.close()
     if args.compile:
         accelerator.print(compile_counts())
-    accelerator.print(f"done: {total} iterations; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}")
+    skipped = f", {health.skipped} updates skipped" if health.skipped else ""
+    accelerator.print(
+        f"done: {total} iterations{skipped}; heads{' and LoRA' if lora else ''} in {args.output_path / 'final'}"
+    )
     accelerator.end_training()
 
 
@@ -370,8 +378,9 @@ def loop(
 
 def main() -> None:
     args = parse_args()
-    with Stopping(args.max_hours, args.timeout_minutes) as stopping:
-        code = run_to_the_end(lambda: train(args, stopping))
+    limits = args.max_hours, args.timeout_minutes
+    with Stopping(*limits) as stopping, Occupation(args.output_path, say) as occupation:
+        code = run_to_the_end(lambda: train(args, stopping, occupation))
     leave(code)
 
 

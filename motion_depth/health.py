@@ -99,6 +99,11 @@ class Health:
     def hopeless(self) -> bool:
         return 0 < self.max_bad_steps <= self.in_row
 
+    @property
+    def learned(self) -> bool:
+        """Whether any update of the run was made, also before it was interrupted."""
+        return bool(self.norms)
+
     def state(self) -> dict:
         return {"skipped": self.skipped, "in_row": self.in_row, "norms": list(self.norms)}
 

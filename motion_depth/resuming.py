@@ -1,9 +1,11 @@
-"""Which checkpoint a run goes on from, and what it must not replace."""
+"""Where a run begins and ends, which checkpoint it goes on from, and what it must not replace."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +13,157 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 
-from motion_depth.checkpoint import Checkpoint, newest_valid, read_checkpoint, step_folders
+from motion_depth.checkpoint import CONFIG, STEP_FOLDER, Checkpoint, newest_valid, read_checkpoint, step_folders
+from motion_depth.files import write_json
+from motion_depth.folders import clear_leftovers
 from motion_depth.machines import require_alike, require_shared
+from motion_depth.occupation import Occupation
 from motion_depth.run import STATE_FILE
-from motion_depth.settings import common_settings, differences
+from motion_depth.settings import common_settings, differences, plain
+from motion_depth.tracking import LOG_FILE
+
+RUN_FILE = "training_run.json"  # whose an output folder is
+NAMELESS = (LOG_FILE, "wandb", "validation")  # results that do not say of which run they are
 
 
-def find_resume(args: Any, processes: int, say: Callable[[str], None]) -> tuple[int, Checkpoint | None]:
-    """The step folder that --resume asks for, and how many iterations it has behind it; (0, None) for a new run.
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins and ends.
+
+    Attributes:
+        step, seen: iterations and clips behind it.
+        total: iterations of the whole run.
+        checkpoint: that it goes on from; None for a new run.
+        best_score: of the best/ that lies in the output folder; None if there is none.
+        finished: what to say if nothing is left to do, else "".
+    """
+
+    step: int = 0
+    seen: int = 0
+    total: int = 0
+    checkpoint: Checkpoint | None = None
+    best_score: float | None = None
+    finished: str = ""
+
+
+def begin(args: Any, processes: int, clips: int, occupation: Occupation, say: Callable[[str], None]) -> Start:
+    """Finds where the run begins (`find_start`), and takes the output folder for it if it will write there.
+
+    For the main process. A run that is refused leaves the folder as it was.
+
+    Raises:
+        ValueError: see `find_start` and `Occupation.begin`.
+    """
+    before = _stamps(args.output_path)
+    start = find_start(args, processes, clips, say)
+    if args.cache_only or start.finished:
+        return start
+    occupation.begin()
+    for message in clear_leftovers(args.output_path):
+        say(message)
+    # Another run may have written between the look and the taking. From here on nobody else does.
+    return start if _stamps(args.output_path) == before else find_start(args, processes, clips, say)
+
+
+def find_start(args: Any, processes: int, clips: int, say: Callable[[str], None]) -> Start:
+    """What --resume asks for, and how far it is from there. Only reads.
 
     Args:
-        args: the run's settings. processes: of the run that is to go on.
+        args: the run's settings. processes: of the run that is to go on. clips: of all its epochs.
         say: is given a line about each step folder that is passed over.
 
     Raises:
-        ValueError: it is not whole, of a run with other settings or from the middle of an update, or going on would
-            replace results.
+        ValueError: the checkpoint is not whole, of a run with other settings or from the middle of an update; the
+            output folder holds something of another run, or results that going on would replace; more iterations than
+            --max_steps are behind it.
     """
+    if args.cache_only:
+        return Start(total=_total(args, processes, clips, 0, 0))
+    found, step, seen = _asked_for(args, say), 0, 0
+    if found is not None:
+        step, seen = _continued(found, args, processes)
+    there = _require_own(args, processes, found is None)
+    best_score = there["best"]["training"].get("best_score") if "best" in there else None
+    if "final" in there:
+        folder = args.output_path / "final"
+        last = _position(folder, there["final"])
+        if _total(args, processes, clips, *last, folder) == last[0]:
+            finished = f"finished before: {folder} is the model of all {last[0]} iterations; nothing was written"
+            return Start(*last, last[0], finished=finished)
+        if found is None:
+            raise ValueError(
+                f"--output_path {args.output_path}: holds a finished run, final/, and no step folder to go on from; "
+                "choose another folder"
+            )
+    total = _total(args, processes, clips, step, seen, found and found.folder)
+    return Start(step, seen, total, found, best_score)
+
+
+def agree_on_start(accelerator: Accelerator, args: Any, start: Start | None) -> Start:
+    """What the main process has found (`begin`), on every process, each of which reads the checkpoint. Collective.
+
+    Args:
+        start: of the main process; those of the others do not count.
+
+    Raises:
+        ValueError: on all processes, if machines have other settings or do not share --output_path; on one that cannot
+            read the checkpoint.
+    """
+    require_alike(accelerator, {f"--{name}": value for name, value in common_settings(args).items()})
+    if not args.cache_only:
+        require_shared(accelerator, "--output_path", args.output_path, "a run that goes on reads its checkpoint there")
+    name = start.checkpoint.folder.name if start and start.checkpoint else None
+    facts, name = broadcast_object_list([start and replace(start, checkpoint=None), name])
+    if accelerator.is_main_process:
+        return start
+    folder = args.output_path / name if name and args.resume == "auto" else Path(args.resume)
+    return replace(facts, checkpoint=read_checkpoint(folder) if name else None)
+
+
+def write_run_file(args: Any, processes: int) -> None:
+    """Says in the output folder whose it is, before anything else is written there."""
+    write_json(args.output_path / RUN_FILE, {"run": plain(args), "training": {"processes": processes}})
+
+
+def _asked_for(args: Any, say: Callable[[str], None]) -> Checkpoint | None:
     if args.resume == "none":
-        return 0, None
+        if held := [name for name in _stamps(args.output_path) if name == "final" or STEP_FOLDER.fullmatch(name)]:
+            raise ValueError(
+                f"--output_path {args.output_path} already holds {', '.join(held[:3])}; "
+                "continue it with --resume auto or choose another folder"
+            )
+        return None
     if args.resume == "auto":
-        step, found, messages = newest_valid(args.output_path)
+        _, found, messages = newest_valid(args.output_path)
         for message in messages:
             say(message)
-        if found is None:
-            _refuse_to_start_over(args.output_path)
-            return 0, None
-    else:
-        found = read_checkpoint(Path(args.resume))
-        if not found.has(STATE_FILE):
-            raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
-    try:
-        training, settings = found.config["training"], dict(found.config["run"])
-        step, _ = int(training["step"]), int(training["clips"])
-        sizes = training["processes"], settings["batch_size"], settings["gradient_accumulation_steps"]
-        before = tuple(map(int, sizes))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{found.folder / 'config.json'}: does not describe a run ({error!r})") from None
+        if found is None and messages:
+            raise ValueError(
+                f"--resume auto: none of the {len(messages)} step folders in {args.output_path} is whole (see above); "
+                "move them away, or choose another --output_path"
+            )
+        return found
+    found = read_checkpoint(Path(args.resume))
+    if not found.has(STATE_FILE):
+        raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
+    return found
+
+
+def _continued(found: Checkpoint, args: Any, processes: int) -> tuple[int, int]:
+    """Iterations and clips behind a checkpoint. Raises ValueError if it is not one that these settings continue."""
+    step, seen = _position(found.folder, found.config)
+    before = _sizes(found.config)
     later = [folder.name for other, folder in step_folders(args.output_path) if other > step]
     if args.resume != "auto" and later:
         raise ValueError(
             f"--resume {args.resume}: --output_path {args.output_path} holds later ones ({', '.join(later[:3])}); "
             "choose another folder, or move them away"
         )
-    if differing := differences(args, settings):
+    if differing := differences(args, found.config["run"]):
         raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
     _require_the_same_update(found.folder, before, (processes, args.batch_size, args.gradient_accumulation_steps))
     _require_a_whole_update(found.folder)
-    return step, found
+    return step, seen
 
 
 def _require_the_same_update(folder: Path, before: tuple[int, int, int], now: tuple[int, int, int]) -> None:
@@ -84,34 +189,76 @@ def _require_a_whole_update(folder: Path) -> None:
             )
 
 
-def agree_on_resume(
-    accelerator: Accelerator, args: Any, start: int, resumed: Checkpoint | None
-) -> tuple[int, Checkpoint | None]:
-    """What the main process goes on from (`find_resume`), on every process, each of which reads it. Collective.
+def _require_own(args: Any, processes: int, new: bool) -> dict[str, dict]:
+    """What lies in the output folder and says of which run it is, by name. Raises ValueError if it is another one.
 
     Args:
-        start, resumed: of the main process; those of the others do not count.
-
-    Raises:
-        ValueError: on all processes, if machines have other settings or do not share --output_path; on one that cannot
-            read the checkpoint.
+        new: the run does not go on from a checkpoint.
     """
-    require_alike(accelerator, {f"--{name}": value for name, value in common_settings(args).items()})
-    require_shared(accelerator, "--output_path", args.output_path, "a run that goes on reads its checkpoint there")
-    start, name = broadcast_object_list([start, resumed and resumed.folder.name])
-    if name is None or accelerator.is_main_process:
-        return start, resumed if accelerator.is_main_process else None
-    return start, read_checkpoint(args.output_path / name if args.resume == "auto" else Path(args.resume))
+    names, found, others = _stamps(args.output_path), {}, []
+    held = [name for name in names if name != RUN_FILE]  # with which alone nothing would be lost
+    for name in [name for name in names if name not in NAMELESS]:
+        path = args.output_path / name if name == RUN_FILE else args.output_path / name / CONFIG
+        try:
+            config = json.loads(path.read_bytes())
+            others += [f"{path}: {text}" for text in _other_run(config, args, processes, new)]
+            found[name] = config
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not STEP_FOLDER.fullmatch(name):  # which is damaged, and was passed over
+                held.append(name)
+                others.append(f"{path}: does not describe a run ({error!r})")
+    if not found and not others:
+        others = ["nothing there says of which"]
+    if held and others:
+        what = f"{', '.join(dict.fromkeys(held))} of another run ({'; '.join(others)})"
+        raise ValueError(f"--output_path {args.output_path}: holds {what}; choose another folder, or move them away")
+    return found
 
 
-def _refuse_to_start_over(output_path: Path) -> None:
-    if steps := step_folders(output_path):
+def _other_run(config: dict, args: Any, processes: int, new: bool) -> list[str]:
+    """In what a config differs from a run's settings, a text each."""
+    before, now = math.prod(_sizes(config)), processes * args.batch_size * args.gradient_accumulation_steps
+    found = differences(args, config["run"])
+    if before != now:
+        found.append(f"an update was made from {before} clips, is from {now}")
+    if new and (theirs := config["run"]["heads_checkpoint"]) != (ours := plain(args)["heads_checkpoint"]):
+        found.append(f"--heads_checkpoint was {theirs}, is {ours}")
+    return found
+
+
+def _position(folder: Path, config: dict) -> tuple[int, int]:
+    """Iterations and clips behind a checkpoint. Raises ValueError if it does not describe a run."""
+    try:
+        _sizes(config)
+        return int(config["training"]["step"]), int(config["training"]["clips"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG}: does not describe a run ({error!r})") from None
+
+
+def _sizes(config: dict) -> tuple[int, int, int]:
+    """Processes, batch size and accumulation of the run that a config is of."""
+    settings = config["run"]
+    sizes = config["training"]["processes"], settings["batch_size"], settings["gradient_accumulation_steps"]
+    return tuple(map(int, sizes))
+
+
+def _total(args: Any, processes: int, clips: int, step: int, seen: int, folder: Path | None = None) -> int:
+    """Iterations of the whole run, from what is behind a folder. Raises ValueError if that is beyond --max_steps."""
+    if args.max_steps and args.max_steps < step:
         raise ValueError(
-            f"--resume auto: none of the {len(steps)} step folders in {output_path} is whole (see above); "
-            "move them away, or choose another --output_path"
+            f"--max_steps {args.max_steps}: {folder} has {step} iterations behind it already; ask for {step} or more, "
+            "or choose another --output_path"
         )
-    if (output_path / "final").exists():
-        raise ValueError(
-            f"--output_path {output_path}: holds a finished run, final/, and no step folder to go on from; "
-            "choose another folder"
-        )
+    total = step + max(0, math.ceil((clips - seen) / (processes * args.batch_size)))
+    return min(total, args.max_steps or total)
+
+
+def _stamps(output_path: Path) -> dict[str, int]:
+    """What a run has put into an output folder, and when it was last written; without what is empty."""
+    found = {}
+    for path in sorted(output_path.glob("[!.]*")):
+        if path.name in (RUN_FILE, "best", "final", *NAMELESS) or STEP_FOLDER.fullmatch(path.name):
+            about = path.stat() if path.exists() else path.lstat()
+            if any(path.iterdir()) if path.is_dir() else about.st_size:
+                found[path.name] = about.st_mtime_ns
+    return found

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from motion_depth.assemble import LoraConfig, model_config, model_tensors
 from motion_depth.checkpoint import Checkpoint, rotate, write_checkpoint
 from motion_depth.health import Health
+from motion_depth.occupation import Occupation
 from motion_depth.statistics import Statistics
 from motion_depth.tracking import RunLog
 from motion_depth.training_state import capture, named_trainable, restore
@@ -50,6 +51,7 @@ class Run:
         keep_last: step-N folders that are kept; 0: all.
         clips: clips of an iteration, over all processes.
         health: skipped updates and gradient norms.
+        occupation: of the output folder, by the main process.
         seen: clips of the training sequence that the updates so far were made from.
         validation: on held-out clips, if there are any.
         log: set before the loop starts.
@@ -68,6 +70,7 @@ class Run:
     keep_last: int
     clips: int
     health: Health
+    occupation: Occupation
     seen: int = 0
     validation: Validation | None = None
     log: RunLog | None = None
@@ -83,6 +86,13 @@ class Run:
             group["lr"] = rate  # the schedule sets it only where it moves on, which is after the next update
         self.seen, self.wandb_id, self.best_score = saved["clips"], saved["wandb_run_id"], saved["best_score"]
         self.health.restore(saved["health"])
+
+    def know_best(self, score: float | None) -> None:
+        """Of the best/ that is there: of this run too, but perhaps from a later step than it goes on from.
+
+        A worse model does not take its place. One that comes again, from the same updates, is equal and need not.
+        """
+        self.best_score = min((each for each in (self.best_score, score) if each is not None), default=None)
 
     def describe(self, start: int, total: int, updates: int, grid: tuple[int, int, int]) -> str:
         """What is about to run, in numbers.
@@ -141,6 +151,13 @@ class Run:
             "and in log.jsonl"
         )
 
+    def nothing_learned_message(self) -> str:
+        return (
+            f"all {self.health.skipped} updates of the run had inf or NaN in them and were skipped: nothing was "
+            "learned, so there is no final/. The clips are named above and in log.jsonl; step folders and best/, "
+            "if there are any, hold the weights that the run began with"
+        )
+
     def save(self, name: str, step: int) -> None:
         """Writes <output_path>/<name>; every process takes part, the main one writes.
 
@@ -166,6 +183,7 @@ class Run:
         with self.log.paused():
             if main:
                 try:
+                    self.occupation.require()
                     tensors = model_tensors(self.model, self.statistics) | state
                     write_checkpoint(self.output_path / name, tensors, config)
                     if whole:

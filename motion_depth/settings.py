@@ -95,13 +95,6 @@ def check_settings(args: Any) -> None:
         )
     if args.mixed_precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise ValueError("--mixed_precision bf16: this GPU has no bfloat16; use --mixed_precision no")
-    if args.resume == "none" and (
-        found := [p.name for p in args.output_path.glob("*") if p.name.startswith(("step-", "final"))]
-    ):
-        raise ValueError(
-            f"--output_path {args.output_path} already holds {', '.join(sorted(found)[:3])}; "
-            "continue it with --resume auto or choose another folder"
-        )
 
 
 def warmup_remark(scheduler: str, warmup: int, updates: int) -> str | None:

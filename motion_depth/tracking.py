@@ -26,6 +26,7 @@ from motion_depth.noise import noise_bin
 from motion_depth.progress import ProgressBar
 
 LOG_FILE = "log.jsonl"
+UNDONE_FILE = "log.undone.jsonl"  # rows of updates that a continuation has made again
 
 
 def wandb_mode() -> tuple[str, str]:
@@ -154,18 +155,28 @@ class RunLog:
 
 
 def _keep_rows_until(path: Path, step: int) -> None:
-    """Drops the rows of a killed run that come after the checkpoint it continues from; they will be written again."""
+    """Moves the rows of a killed run that come after the checkpoint it goes on from to UNDONE_FILE: they come again.
+
+    A run that begins anew keeps none: it validates at step 0 again.
+    """
     if not path.exists():
         return
-    rows = []
+    kept, undone = [], []
     for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run may be cut
-        if row["step"] <= step:
-            rows.append(line)
-    write_whole(path, "".join(f"{line}\n" for line in rows))
+        (kept if step and 0 <= _step(line) <= step else undone).append(f"{line}\n")
+    if undone:
+        with path.with_name(UNDONE_FILE).open("a") as file:
+            file.writelines(undone)
+            file.flush()
+            os.fsync(file.fileno())
+        write_whole(path, "".join(kept))
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1  # the last line of a killed run may be cut
 
 
 def start_tracking(

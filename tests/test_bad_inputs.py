@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from motion_depth.doctor.record import fingerprints
+from motion_depth.resuming import RUN_FILE
 from tests.inprocess import snapshot, train
 from tests.runs import SCRIPT, run_python
 from tests.scene_files import plain_scene
@@ -285,8 +286,8 @@ CHECKPOINTS = {
         break_run(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", training=None)), everywhere=False),
         "step-2/config.json: does not describe a run",
     ),
-    "finished and no step folder": (
-        lambda i: [shutil.rmtree(i.resume(step)) for step in (1, 2)] and None, "holds a finished run, final/"
+    "results of another run and no step folder": (
+        lambda i: [shutil.rmtree(i.resume(step)) for step in (1, 2)] and None, "holds final, log.jsonl of another run"
     ),
     "heads from nowhere": (flags(heads_checkpoint="nowhere"), "nowhere: no such checkpoint folder"),
     "heads cut": (break_final(lambda f: cut(f / HEADS)), f"{HEADS}: 40 bytes, the manifest says"),
@@ -389,15 +390,17 @@ def test_a_damaged_cache_entry_stops_training_with_its_name(inputs):
     done = train(*inputs.argv())
     expect_refusal(done.code, done.err, "damaged (its bytes or its header have changed)")
     assert snapshot(inputs.cache) == before
-    assert [path.name for path in inputs.out.iterdir()] == ["log.jsonl"]
+    assert sorted(path.name for path in inputs.out.iterdir()) == ["log.jsonl", RUN_FILE]
 
 
 def test_one_damaged_step_folder_is_passed_over_with_a_message(whole, inputs):
     cut(inputs.runs / "step-2/training_state.safetensors")
+    shutil.rmtree(inputs.runs / "final")
     done = train(*whole.argv(output_path=inputs.runs, resume="auto"))
     assert done.code == 0, done.err
     assert "step-2/training_state.safetensors: 40 bytes" in done.err
     assert "trying the one before" in done.err
+    assert (inputs.runs / "final").is_dir()
 
 
 def test_data_that_contradict_the_check_are_trusted_on_request(inputs):

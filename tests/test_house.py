@@ -64,6 +64,7 @@ ALLOWED = {
     "motion": {"motion_convention", "resizing", "sampling"},
     "motion_convention": set(),
     "noise": set(),
+    "occupation": set(),
     "packing": {"losses"},
     "panels": {"colours"},
     "preflight": {
@@ -77,10 +78,13 @@ ALLOWED = {
     "prompts": set(),
     "report": {"files"},
     "resizing": {"sampling"},
-    "resuming": {"checkpoint", "machines", "run", "settings"},
+    "resuming": {"checkpoint", "files", "folders", "machines", "occupation", "run", "settings", "tracking"},
     "resting": {"motion"},
     "rope": set(),
-    "run": {"assemble", "checkpoint", "health", "statistics", "tracking", "training_state", "validation", "wan"},
+    "run": {
+        *("assemble", "checkpoint", "health", "occupation", "statistics", "tracking", "training_state"),
+        *("validation", "wan"),
+    },
     "sampling": set(),
     "scenes": {"findings", "frame_files"},
     "settings": set(),

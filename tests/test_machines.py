@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from motion_depth import identity, machines, source
-from motion_depth.checkpoint import write_checkpoint
+from motion_depth.checkpoint import read_checkpoint, write_checkpoint
 from motion_depth.machines import Machine, require_alike, require_shared
-from motion_depth.resuming import agree_on_resume, find_resume
+from motion_depth.resuming import agree_on_start, find_start
 from motion_depth.run import STATE_FILE
 from motion_depth.settings import plain
 from tests.cache_setup import CLIPS, CacheSetup, FakeEncoder, alter
@@ -78,8 +78,8 @@ def test_what_differs_on_a_machine_is_named_everywhere():
 
 
 def settings(output: Path, **changes) -> Namespace:
-    given = {"resume": "auto", "output_path": output, "batch_size": 1, "save_steps": 2, "cache_path": None,
-             "gradient_accumulation_steps": 1}  # fmt: skip
+    given = {"resume": "auto", "output_path": output, "batch_size": 1, "save_steps": 2, "cache_path": None}
+    given |= {"gradient_accumulation_steps": 1, "max_steps": 0, "cache_only": False, "heads_checkpoint": None}
     return Namespace(**given | changes)
 
 
@@ -89,9 +89,10 @@ def save_step(output: Path, step: int) -> None:
 
 
 def decide(accelerator, args: Namespace) -> tuple:
-    found = find_resume(args, accelerator.num_processes, print) if accelerator.is_main_process else (0, None)
-    start, resumed = agree_on_resume(accelerator, args, *found)
-    return start, resumed and resumed.folder
+    start = find_start(args, accelerator.num_processes, 30, print) if accelerator.is_main_process else None
+    start = agree_on_start(accelerator, args, start)
+    assert start.total == 10
+    return start.step, start.checkpoint and start.checkpoint.folder
 
 
 def test_the_main_process_decides_where_all_go_on(tmp_path):
@@ -101,6 +102,22 @@ def test_the_main_process_decides_where_all_go_on(tmp_path):
     assert in_processes(lambda a: decide(a, settings(tmp_path)), PROCESSES) == [(4, tmp_path / "step-4")] * 3
     explicit = settings(tmp_path / "other", resume=str(tmp_path / "step-2"))
     assert in_processes(lambda a: decide(a, explicit), PROCESSES) == [(2, tmp_path / "step-2")] * 3
+
+
+def test_all_know_that_a_run_is_finished_and_of_a_best_model(tmp_path):
+    def decide_on(accelerator):
+        start = find_start(settings(tmp_path), 3, 12, print) if accelerator.is_main_process else None
+        start = agree_on_start(accelerator, settings(tmp_path), start)
+        return start.finished[:15], start.total, start.best_score
+
+    save_step(tmp_path, 2)
+    config = read_checkpoint(tmp_path / "step-2").config
+    config["training"]["best_score"] = 0.25
+    write_checkpoint(tmp_path / "best", {}, config)
+    assert in_processes(decide_on, PROCESSES) == [("", 4, 0.25)] * 3
+    save_step(tmp_path, 4)
+    (tmp_path / "step-4").rename(tmp_path / "final")
+    assert in_processes(decide_on, PROCESSES) == [("finished before", 4, None)] * 3
 
 
 @pytest.mark.parametrize("steps", [(), (2,)])

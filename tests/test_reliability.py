@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoint import read_checkpoint
 from motion_depth.endings import NOT_FINITE, REFUSED, STOPPED
+from motion_depth.resuming import RUN_FILE
 from tests.inprocess import train, two_processes
 from tests.runs import SCRIPT
 from tests.scene_files import plain_scene
@@ -92,7 +93,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(stages, stage
         done = train(*flags, "--output_path", tmp_path / "out")
     assert done.code == STOPPED, done.err
     assert "stopped by SIGUSR1 after iteration 4; step-4 is saved" in done.err
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "step-4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "step-4", RUN_FILE]
     done = train(*flags, "--output_path", tmp_path / "out", "--resume", "auto")
     assert done.code == 0, done.err
     assert same(tmp_path / "out/final", whole / "final")
