@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -49,7 +50,7 @@ def measure(targets: Iterable[Targets]) -> Statistics:
     """Goes over unbatched targets (t, ...) once, one clip in memory at a time.
 
     Raises:
-        ValueError: no pixel of any clip has a valid depth.
+        ValueError: no pixel of any clip has a valid depth, or something is not finite.
     """
     depths, gradients = [], []
     depth_sum = depth_count = pixels = None
@@ -83,6 +84,12 @@ def measure(targets: Iterable[Targets]) -> Statistics:
         log_depth=max(float((all_depths - median).abs().mean()), 1e-2),
         log_depth_gradient=max(float(torch.stack(gradients).mean()), 1e-3),
     )
+    for name, value in {"median log depth": median, **asdict(scales), "mean depth": float(mean_depth.sum())}.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"statistics of the training clips: {name} is {value}, and no loss divided by it would train; "
+                "tools/make_metadata.py --check says which files hold such values"
+            )
     return Statistics(
         log_depth=median,
         scales=scales,
