@@ -18,6 +18,7 @@ import contextlib
 import math
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,6 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from motion_depth.assemble import (
-    LORA_FILE,
     LoraConfig,
     build_heads,
     load_heads,
@@ -57,8 +57,10 @@ from motion_depth.preflight import (
     check_scenes,
     check_shared_memory,
 )
+from motion_depth.provenance import data_identity, identify
 from motion_depth.resuming import agree_on_start, begin, write_run_file
 from motion_depth.run import Run, build_optimizer, is_due
+from motion_depth.schema import LORA_FILE
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.sharding import move_whole, prepare_sharded, take_request
 from motion_depth.source import measure_statistics, prepare_data
@@ -99,12 +101,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--motion_direction", default="backward", help="backward (Replicator, x positive to the left) or forward")
     add("--motion_y_axis", default="down", help="direction of y in motion_vectors as backward flow: down or up")
     add("--motion_frame_offset", type=int, default=0, help="frame t's motion lies in file t + this: 0, 1 or -1")
-    add("--trust_data", action="store_true", help="go on when the recorded check contradicts the four flags above")
+    add("--trust_data", action="store_true", help="go on with data that a check or the run to go on with contradicts")
     # model
     add("--model_base_path", type=Path, help="folder of the WAN2.2-TI2V-5B release, or of the tiny model")
     add("--model_paths", help="instead: JSON list of weight files (a list within it: the shards of one part)")
     add("--model_id_with_origin_paths", help="instead: MODEL_ID:FILE_PATTERN,... to download into ./models")
     add("--tokenizer_path", type=Path, help="tokenizer's folder, if not google/umt5-xxl in --model_base_path")
+    add("--trust_model", action="store_true", help="go on with other weights than those the checkpoint was trained on")
     add("--head", help="dense (default), or linear: one linear layer per token, the baseline")
     add("--head_size", choices=HEAD_SIZES, help="full (default) for the 5B model, small for the demo model")
     add("--head_taps", help="DiT blocks that are read, as fractions of its depth; default 0.33,0.5,0.67,0.83")
@@ -245,7 +248,10 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
     mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
-    start = begin(args, world_size(), len(dataset) * args.num_epochs, occupation, say) if rank() == 0 else None
+    start = None
+    if rank() == 0:
+        known = partial(identify, args, dataset, files, say)
+        start = begin(args, world_size(), len(dataset) * args.num_epochs, occupation, say, known)
 
     sharding = take_request()
     # A layout remark of DDP on depthwise convolutions, which it says itself is no error.
@@ -274,6 +280,8 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     if args.cache_only:
         accelerator.print(f"done: {args.cache_path} holds every clip of this run")
         return
+    if accelerator.is_main_process and args.cache_path:  # which has read every scene by now
+        start.identity["data"] = data_identity(dataset, args.cache_path)
     source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
     last_block = None if args.flow_loss_weight else max(config.taps)  # behind it nothing but the flow loss trains
@@ -287,7 +295,7 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     health = Health(args.max_bad_steps, dataset.describe)
     run = Run(
         accelerator, model, optimizer, scheduler, statistics, plain(args), lora, args.output_path, args.keep_last,
-        clips, health, occupation,
+        clips, health, occupation, start.identity,
     )  # fmt: skip
     if resumed is not None:
         run.restore(resumed)

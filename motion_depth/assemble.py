@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from diffsynth.models.wan_video_dit import WanModel
@@ -12,12 +13,10 @@ from torch import Tensor, nn
 from motion_depth.checkpoint import Checkpoint
 from motion_depth.heads import HeadConfig, MotionDepthHeads
 from motion_depth.lora import add_lora, load_lora, lora_state_dict
+from motion_depth.schema import DEPTH_FILE, FORMAT, LORA_FILE, MOTION_FILE, STATISTICS_FILE
 from motion_depth.statistics import Statistics
 from motion_depth.wan import MotionDepthModel
 
-MOTION_FILE, DEPTH_FILE, LORA_FILE = "motion_head.safetensors", "depth_head.safetensors", "lora.safetensors"
-STATISTICS_FILE = "statistics.safetensors"
-FORMAT = 2
 VERSIONS = ("diffsynth", "torch", "accelerate", "peft", "transformers", "safetensors")
 
 
@@ -61,23 +60,22 @@ def model_tensors(model: MotionDepthModel, statistics: Statistics) -> dict[str, 
 
 
 def read_statistics(checkpoint: Checkpoint) -> Statistics:
-    """The training set's statistics as they were when the heads were made."""
-    return Statistics.from_json(checkpoint.config["statistics"], checkpoint.tensors(STATISTICS_FILE)["mean_depth"])
+    """The training set's statistics as they were when the heads were made. Raises ValueError if the map is none."""
+    where = f"{checkpoint.folder / STATISTICS_FILE}: mean_depth"
+    if (mean_depth := checkpoint.tensors(STATISTICS_FILE).get("mean_depth")) is None:
+        raise ValueError(f"{where} is missing")
+    if mean_depth.dim() != 2 or not mean_depth.numel() or not mean_depth.isfinite().all():
+        raise ValueError(f"{where}: found shape {tuple(mean_depth.shape)}, expected (h, w) of finite metres")
+    return Statistics.from_json(checkpoint.config["statistics"], mean_depth)
 
 
 def read_head_config(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> HeadConfig:
     """The architecture of a checkpoint's heads.
 
     Raises:
-        ValueError: the heads are of another format, or were trained on a DiT of another width or depth.
+        ValueError: the heads were trained on a DiT of another width or depth.
     """
-    where = checkpoint.folder / "config.json"
-    if checkpoint.config.get("format") != FORMAT:
-        raise ValueError(f"{where}: format {checkpoint.config.get('format')}, expected {FORMAT}")
-    try:
-        config = HeadConfig(**checkpoint.config["heads"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{where}: its `heads` do not describe heads ({error})") from None
+    config = HeadConfig(**checkpoint.config["heads"])
     if config.dit_dim != dit_dim or max(config.taps) >= num_blocks:
         raise ValueError(
             f"{checkpoint.folder}: heads of a DiT of width {config.dit_dim} that read blocks {config.taps}; "
@@ -97,24 +95,57 @@ def load_heads(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> MotionD
     Raises:
         ValueError: the heads do not fit the DiT, or a file is not what config.json describes.
     """
-    heads = build_heads(read_head_config(checkpoint, dit_dim, num_blocks), read_statistics(checkpoint))
-    for name, head in ((MOTION_FILE, heads.motion), (DEPTH_FILE, heads.depth)):
-        load_strict(head, checkpoint.tensors(name), str(checkpoint.folder / name))
+    config, statistics = read_head_config(checkpoint, dit_dim, num_blocks), read_statistics(checkpoint)
+    with torch.device("meta"):  # nothing of a size that the files do not have is ever built
+        planned = build_heads(config, statistics)
+    files = {name: checkpoint.tensors(name) for name in (MOTION_FILE, DEPTH_FILE)}
+    for (name, tensors), head in zip(files.items(), (planned.motion, planned.depth), strict=True):
+        _require_shapes(head, tensors, checkpoint.folder / name)
+    heads = build_heads(config, statistics)
+    heads.motion.load_state_dict(files[MOTION_FILE])
+    heads.depth.load_state_dict(files[DEPTH_FILE])
     return heads
 
 
-def load_strict(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """`load_state_dict`, with one line for an error."""
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{source}: does not fit config.json ({str(error).splitlines()[1].strip()})") from None
+def _require_shapes(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Raises ValueError unless some tensors are a module's, by names and shapes, in float32."""
+    own, theirs = (
+        {name: tuple(value.shape) for name, value in each.items()} for each in (module.state_dict(), tensors)
+    )
+    if wrong := sorted(name for name in own | theirs if own.get(name) != theirs.get(name)):
+        raise ValueError(
+            f"{source}: does not fit config.json ({len(wrong)} tensors, the first is {wrong[0]}: found "
+            f"{theirs.get(wrong[0], 'none')}, expected {own.get(wrong[0], 'none')})"
+        )
+    if wrong := [name for name, value in tensors.items() if value.dtype != torch.float32]:
+        raise ValueError(f"{source}: {wrong[0]} is {tensors[wrong[0]].dtype}, expected torch.float32")
 
 
 def read_lora_config(checkpoint: Checkpoint) -> LoraConfig | None:
     """LoRA of a checkpoint, None for stage 1."""
     lora = checkpoint.config["lora"]
     return None if lora is None else LoraConfig(**lora | {"target_modules": tuple(lora["target_modules"])})
+
+
+def read_lora(checkpoint: Checkpoint, dit: WanModel) -> dict[str, Tensor]:
+    """LoRA weights of a checkpoint that has some, after making sure that each layer of the DiT can take its own.
+
+    Raises:
+        ValueError: a layer is not there or of another size, or the rank is not config.json's.
+    """
+    source, rank = checkpoint.folder / LORA_FILE, checkpoint.config["lora"]["rank"]
+    tensors, layers = checkpoint.tensors(LORA_FILE), dict(dit.named_modules())
+    for name, value in tensors.items():
+        layer, _, side = name.rpartition(".lora_")
+        weight = getattr(layers.get(layer), "weight", None)
+        sizes = None if weight is None else {"A.weight": (rank, weight.shape[1]), "B.weight": (weight.shape[0], rank)}
+        if sizes is None or sizes.get(side) != tuple(value.shape):
+            expected = "no such tensor" if sizes is None else sizes.get(side, "no such tensor")
+            found = f"{name} of shape {tuple(value.shape)}"
+            raise ValueError(f"{source}: {found} does not fit the DiT at rank {rank}, expected {expected}")
+    if not tensors:
+        raise ValueError(f"{source}: holds no tensor, config.json promises LoRA of rank {rank}")
+    return tensors
 
 
 def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str) -> MotionDepthModel:
@@ -125,6 +156,7 @@ def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str
     """
     heads = load_heads(checkpoint, dit.dim, len(dit.blocks))
     if lora := read_lora_config(checkpoint):
+        tensors = read_lora(checkpoint, dit)
         dit = add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
-        load_lora(dit, checkpoint.tensors(LORA_FILE), str(checkpoint.folder / LORA_FILE), lora.last_block)
+        load_lora(dit, tensors, str(checkpoint.folder / LORA_FILE), lora.last_block)
     return MotionDepthModel(dit, heads, train_dit=False).to(device).requires_grad_(False).eval()

@@ -14,7 +14,6 @@ CACHE/files/ remembers the content of files that have been read (identity.py).
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,7 @@ from motion_depth.data import (
     SceneIndex,
 )
 from motion_depth.entries import Entry
-from motion_depth.identity import SceneFiles, code_digests, file_digest, text_digest, versions
+from motion_depth.identity import SceneFiles, code_digests, file_digest, scene_file_name, text_digest, versions
 from motion_depth.losses import Targets
 from motion_depth.packing import unpack_maps
 from motion_depth.progress import ProgressBar
@@ -133,7 +132,7 @@ class ClipCache:
         if scene not in self._files:
             index = self.operator.index(scene)
             paths = [path for kind in (index.rgb, index.motion, index.depth) for path in kind.values()]
-            self._files[scene] = SceneFiles.read(paths, self.folder / "files", _file_name(scene))
+            self._files[scene] = SceneFiles.read(paths, self.folder / "files", scene_file_name(scene))
         return self._files[scene]
 
     def files_digest(self, scene: str, window: int) -> str:
@@ -211,7 +210,7 @@ class ClipCache:
         return pack_targets(self.operator((scene, window))) if entry.trouble() else _targets(entry.read())
 
     def _folder(self, scene: str) -> Path:
-        return self.folder / "clips" / _file_name(scene)
+        return self.folder / "clips" / scene_file_name(scene)
 
     def _has_entries(self, scene: str) -> bool:
         try:
@@ -275,11 +274,6 @@ def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tup
 def _targets(tensors: Mapping[str, Tensor]) -> Targets:
     t, h, w = tensors["shape"].tolist()
     return unpack_maps(tensors, (t, h, w))
-
-
-def _file_name(scene: str) -> str:
-    """A scene as one folder's name that can be read; entries know the scene itself, so two may share a name."""
-    return re.sub(r"[^\w.-]+", "_", scene).strip("._")[:80] or "scene"
 
 
 def _count(troubles: Sequence[str | None], what: str) -> str:

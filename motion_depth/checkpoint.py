@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from motion_depth.folders import flush, hidden, mark, put_in_place, remove, write_flushed
+from motion_depth.schema import check_config
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -39,10 +40,12 @@ class Checkpoint:
     Attributes:
         folder: where it lies.
         config: the parsed config.json.
+        files: names of what the manifest vouches for; nothing else in the folder is read.
     """
 
     folder: Path
     config: dict
+    files: frozenset[str]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file, such as "motion_head.safetensors". Raises ValueError if they cannot be read."""
@@ -52,7 +55,7 @@ class Checkpoint:
             raise ValueError(f"{self.folder / name}: cannot be read ({error})") from None
 
     def has(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+        return name in self.files
 
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: dict) -> None:
@@ -66,14 +69,15 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], 
     Raises:
         ValueError: the disk has no room, or does not take the files. Everything that was there is as it was.
     """
-    needed = size_of(tensors)
+    about = json.dumps(config, indent=2).encode()
+    needed = size_of(tensors) + len(about)
     draft = hidden(folder, "partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         require_space(folder.parent, needed, f"the checkpoint {folder.name}/")
         draft.mkdir()
         mark(draft)
-        _write_files(draft, tensors, config)
+        _write_files(draft, tensors, about)
         put_in_place(draft, folder)
     except OSError as error:
         remove(draft)
@@ -110,7 +114,7 @@ def _no_room(folder: Path, needed: int, what: str, found: str) -> str:
     )
 
 
-def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: dict) -> None:
+def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: bytes) -> None:
     manifest = {}
 
     def write(name: str, data: bytes) -> None:
@@ -120,17 +124,32 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
     for name, values in tensors.items():
         # Through bytes: the library's own save_file makes files that only their owner can read.
         write(name, save({key: value.detach().cpu().contiguous() for key, value in values.items()}))
-    write(CONFIG, json.dumps(config, indent=2).encode())
+    write(CONFIG, config)
     write(MANIFEST, json.dumps(manifest, indent=2).encode())
     flush(draft)
 
 
-def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
-    """Reads a checkpoint folder.
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a checkpoint folder, such as outputs/stage1/final.
 
-    Args:
-        folder: such as outputs/stage1/final.
-        verify: whether every file's checksum is compared too, not only its size.
+    Raises:
+        ValueError: there is no such folder, it is not whole (the message names the file), or its config.json is not
+            that of a checkpoint (it names the field).
+    """
+    return require_schema(read_folder(folder))
+
+
+def require_schema(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint. Raises ValueError if its config.json is not what it should be, or promises other files."""
+    try:
+        check_config(checkpoint.config, checkpoint.files)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.folder / CONFIG}: {error}") from None
+    return checkpoint
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """Reads a checkpoint folder of whatever config.json; compares every file's size and checksum.
 
     Raises:
         ValueError: there is no such folder, or it is not whole; the message names the file.
@@ -140,8 +159,10 @@ def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     try:
         manifest = {name: (facts["bytes"], facts["sha256"]) for name, facts in _read_json(folder / MANIFEST).items()}
         config = _read_json(folder / CONFIG)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder}: not a checkpoint folder ({error})") from None
+    if CONFIG not in manifest:
+        raise ValueError(f"{folder / MANIFEST}: does not name {CONFIG}; the file was changed or is damaged")
     for name, (size, digest) in manifest.items():
         path = folder / name
         if Path(name).name != name:
@@ -150,9 +171,9 @@ def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
             raise ValueError(f"{path}: missing from the checkpoint")
         if path.stat().st_size != size:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}")
-        if verify and _sha256(path) != digest:
+        if _sha256(path) != digest:
             raise ValueError(f"{path}: its checksum is not the manifest's; the file was changed or is damaged")
-    return Checkpoint(folder, config)
+    return Checkpoint(folder, config, frozenset(manifest))
 
 
 def step_folders(output_path: Path) -> list[tuple[int, Path]]:
@@ -164,11 +185,14 @@ def step_folders(output_path: Path) -> list[tuple[int, Path]]:
 
 
 def newest_valid(output_path: Path) -> tuple[int, Checkpoint | None, list[str]]:
-    """The newest step folder that is whole: (its step, it, messages about newer ones that were passed over)."""
+    """The newest step folder that is whole: (its step, it, messages about newer ones that were passed over).
+
+    What its config.json says is not looked at (`require_schema`): no damage makes one that the manifest agrees with.
+    """
     messages = []
     for step, folder in step_folders(output_path):
         try:
-            return step, read_checkpoint(folder), messages
+            return step, read_folder(folder), messages
         except (ValueError, SafetensorError) as error:
             messages.append(f"{error}; trying the one before")
     return 0, None, messages

@@ -22,10 +22,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from motion_depth.assemble import LORA_FILE, load_heads
+from motion_depth.assemble import load_heads, read_lora, read_lora_config
 from motion_depth.checkpoint import Checkpoint
 from motion_depth.heads import DitFeatures, MotionDepthHeads
 from motion_depth.noise import clip_noise
+from motion_depth.schema import LORA_FILE
 from motion_depth.wan import MotionDepthModel, pad_contexts
 from motion_depth.weights import quiet
 
@@ -65,12 +66,8 @@ def load_fused(checkpoint: Checkpoint, pipe: BasePipeline) -> MotionDepthModel:
         ValueError: the checkpoint does not fit the DiT. (The library leaves out layers that it does not find.)
     """
     heads = load_heads(checkpoint, pipe.dit.dim, len(pipe.dit.blocks))
-    if checkpoint.has(LORA_FILE):
-        layers = dict(pipe.dit.named_modules())
-        for name, lora_b in checkpoint.tensors(LORA_FILE).items():
-            layer, found, _ = name.partition(".lora_B.")
-            if found and (layer not in layers or layers[layer].weight.shape[0] != lora_b.shape[0]):
-                raise ValueError(f"{checkpoint.folder / LORA_FILE}: {name} does not fit the DiT")
+    if read_lora_config(checkpoint):
+        read_lora(checkpoint, pipe.dit)
         with quiet():
             pipe.load_lora(pipe.dit, str(checkpoint.folder / LORA_FILE))
     return MotionDepthModel(pipe.dit, heads, train_dit=False).to(pipe.device).requires_grad_(False).eval()

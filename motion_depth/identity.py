@@ -50,6 +50,9 @@ def file_digest(path: Path) -> str:
 def weights_digest(path: Path) -> str:
     """Of a file's size, its header, its end and a sample of its bytes; a few milliseconds for a GB.
 
+    Other weights of the same shapes are told apart. A change of single numbers that none of these bytes are is not seen
+    in a safetensors file.
+
     Read are the header of a safetensors file and the beginning of each of its tensors, or else the first CHUNK bytes;
     the last CHUNK bytes, where a .pth archive keeps a checksum of each tensor; and a block in every SAMPLE_EVERY bytes.
 
@@ -96,6 +99,13 @@ class SceneFiles:
     digests: Mapping[Path, str]
 
     @classmethod
+    def known(cls, paths: Iterable[Path], folder: Path, name: str) -> SceneFiles | None:
+        """What `read` would return, if it would read nothing; else None. Raises ValueError if a file is not there."""
+        stamps = {path: stamp(path) for path in paths}
+        digests = _kept(_place(folder, name, stamps), len(stamps))
+        return None if digests is None else cls(stamps, dict(zip(stamps, digests, strict=True)))
+
+    @classmethod
     def read(cls, paths: Iterable[Path], folder: Path, name: str) -> SceneFiles:
         """Looks at all files, and reads those of a scene of which one has changed or that is new here.
 
@@ -105,18 +115,15 @@ class SceneFiles:
         Raises:
             ValueError: a file cannot be read, or changes while it is.
         """
-        paths = list(paths)
         stamps = {path: stamp(path) for path in paths}
-        now = text_digest("\n".join(f"{os.path.abspath(path)} {stamps[path]}" for path in paths))
-        kept = folder / f"{name}-{now}.json"
-        digests = _kept(kept)
-        if digests is None or len(digests) != len(paths):
-            digests = [file_digest(path) for path in paths]
-            if changed := [path for path in paths if stamp(path) != stamps[path]]:
+        kept = _place(folder, name, stamps)
+        if (digests := _kept(kept, len(stamps))) is None:
+            digests = [file_digest(path) for path in stamps]
+            if changed := [path for path in stamps if stamp(path) != stamps[path]]:
                 raise ValueError(f"{changed[0]}: changed while it was read; start again when the scene is complete")
             with contextlib.suppress(OSError):  # a folder that is only read from: they are read again next time
                 write_whole(kept, json.dumps(digests))
-        return cls(stamps, dict(zip(paths, digests, strict=True)))
+        return cls(stamps, dict(zip(stamps, digests, strict=True)))
 
     def digest(self, paths: Iterable[Path] | None = None) -> str:
         """Of some files in their order (all of them by default): their folders' names, their own, their content."""
@@ -198,7 +205,17 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _kept(path: Path) -> list[str] | None:
+def scene_file_name(scene: str) -> str:
+    """A scene as the name of one file or folder; two may share it, so what lies there says which scene it is of."""
+    return re.sub(r"[^\w.-]+", "_", scene).strip("._")[:80] or "scene"
+
+
+def _place(folder: Path, name: str, stamps: Mapping[Path, str]) -> Path:
+    now = text_digest("\n".join(f"{os.path.abspath(path)} {stamps[path]}" for path in stamps))
+    return folder / f"{name}-{now}.json"
+
+
+def _kept(path: Path, count: int) -> list[str] | None:
     try:
         digests = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -206,4 +223,4 @@ def _kept(path: Path) -> list[str] | None:
     whole = isinstance(digests, list) and all(
         isinstance(each, str) and len(each) == 2 * DIGEST_BYTES for each in digests
     )
-    return digests if whole else None
+    return digests if whole and len(digests) == count else None

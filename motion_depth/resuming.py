@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 
-from motion_depth.checkpoint import CONFIG, STEP_FOLDER, Checkpoint, newest_valid, read_checkpoint, step_folders
+from motion_depth.checkpoint import (
+    CONFIG,
+    STEP_FOLDER,
+    Checkpoint,
+    newest_valid,
+    read_checkpoint,
+    require_schema,
+    step_folders,
+)
 from motion_depth.files import write_json
 from motion_depth.folders import clear_leftovers
 from motion_depth.machines import require_alike, require_shared
@@ -35,6 +43,7 @@ class Start:
         total: iterations of the whole run.
         checkpoint: that it goes on from; None for a new run.
         best_score: of the best/ that lies in the output folder; None if there is none.
+        identity: of weights and data (`provenance.identify`).
         finished: what to say if nothing is left to do, else "".
     """
 
@@ -43,10 +52,16 @@ class Start:
     total: int = 0
     checkpoint: Checkpoint | None = None
     best_score: float | None = None
+    identity: dict = field(default_factory=dict)
     finished: str = ""
 
 
-def begin(args: Any, processes: int, clips: int, occupation: Occupation, say: Callable[[str], None]) -> Start:
+Identify = Callable[[Checkpoint | None], dict]  # a run's identity, once it was compared with a checkpoint's
+
+
+def begin(
+    args: Any, processes: int, clips: int, occupation: Occupation, say: Callable[[str], None], identify: Identify
+) -> Start:
     """Finds where the run begins (`find_start`), and takes the output folder for it if it will write there.
 
     For the main process. A run that is refused leaves the folder as it was.
@@ -55,48 +70,52 @@ def begin(args: Any, processes: int, clips: int, occupation: Occupation, say: Ca
         ValueError: see `find_start` and `Occupation.begin`.
     """
     before = _stamps(args.output_path)
-    start = find_start(args, processes, clips, say)
+    start = find_start(args, processes, clips, say, identify)
     if args.cache_only or start.finished:
         return start
     occupation.begin()
     for message in clear_leftovers(args.output_path):
         say(message)
     # Another run may have written between the look and the taking. From here on nobody else does.
-    return start if _stamps(args.output_path) == before else find_start(args, processes, clips, say)
+    return start if _stamps(args.output_path) == before else find_start(args, processes, clips, say, identify)
 
 
-def find_start(args: Any, processes: int, clips: int, say: Callable[[str], None]) -> Start:
+def find_start(
+    args: Any, processes: int, clips: int, say: Callable[[str], None], identify: Identify = lambda _: {}
+) -> Start:
     """What --resume asks for, and how far it is from there. Only reads.
 
     Args:
         args: the run's settings. processes: of the run that is to go on. clips: of all its epochs.
         say: is given a line about each step folder that is passed over.
+        identify: is given what the run goes on from, or a finished one; raises ValueError for other weights or data.
 
     Raises:
-        ValueError: the checkpoint is not whole, of a run with other settings or from the middle of an update; the
-            output folder holds something of another run, or results that going on would replace; more iterations than
-            --max_steps are behind it.
+        ValueError: the checkpoint is not whole, of a run with other settings, weights or data, or from the middle of an
+            update; the output folder holds something of another run, or results that going on would replace; more
+            iterations than --max_steps are behind it.
     """
     if args.cache_only:
         return Start(total=_total(args, processes, clips, 0, 0))
     found, step, seen = _asked_for(args, say), 0, 0
     if found is not None:
         step, seen = _continued(found, args, processes)
-    there = _require_own(args, processes, found is None)
+    there = _require_own(args, processes, found)
+    identity = identify(found or (read_checkpoint(args.output_path / "final") if "final" in there else None))
     best_score = there["best"]["training"].get("best_score") if "best" in there else None
     if "final" in there:
         folder = args.output_path / "final"
         last = _position(folder, there["final"])
         if _total(args, processes, clips, *last, folder) == last[0]:
             finished = f"finished before: {folder} is the model of all {last[0]} iterations; nothing was written"
-            return Start(*last, last[0], finished=finished)
+            return Start(*last, last[0], identity=identity, finished=finished)
         if found is None:
             raise ValueError(
                 f"--output_path {args.output_path}: holds a finished run, final/, and no step folder to go on from; "
                 "choose another folder"
             )
     total = _total(args, processes, clips, step, seen, found and found.folder)
-    return Start(step, seen, total, found, best_score)
+    return Start(step, seen, total, found, best_score, identity)
 
 
 def agree_on_start(accelerator: Accelerator, args: Any, start: Start | None) -> Start:
@@ -142,7 +161,7 @@ def _asked_for(args: Any, say: Callable[[str], None]) -> Checkpoint | None:
                 f"--resume auto: none of the {len(messages)} step folders in {args.output_path} is whole (see above); "
                 "move them away, or choose another --output_path"
             )
-        return found
+        return found and require_schema(found)
     found = read_checkpoint(Path(args.resume))
     if not found.has(STATE_FILE):
         raise ValueError(f"--resume {args.resume}: has no {STATE_FILE}; give a step-N folder")
@@ -159,7 +178,7 @@ def _continued(found: Checkpoint, args: Any, processes: int) -> tuple[int, int]:
             f"--resume {args.resume}: --output_path {args.output_path} holds later ones ({', '.join(later[:3])}); "
             "choose another folder, or move them away"
         )
-    if differing := differences(args, found.config["run"]):
+    if differing := differences(args, found.config["run"], known="identity" in found.config):
         raise ValueError(f"--resume {found.folder}: these settings are not those of that run: {'; '.join(differing)}")
     _require_the_same_update(found.folder, before, (processes, args.batch_size, args.gradient_accumulation_steps))
     _require_a_whole_update(found.folder)
@@ -189,11 +208,11 @@ def _require_a_whole_update(folder: Path) -> None:
             )
 
 
-def _require_own(args: Any, processes: int, new: bool) -> dict[str, dict]:
+def _require_own(args: Any, processes: int, resumed: Checkpoint | None) -> dict[str, dict]:
     """What lies in the output folder and says of which run it is, by name. Raises ValueError if it is another one.
 
     Args:
-        new: the run does not go on from a checkpoint.
+        resumed: what the run goes on from.
     """
     names, found, others = _stamps(args.output_path), {}, []
     held = [name for name in names if name != RUN_FILE]  # with which alone nothing would be lost
@@ -201,7 +220,7 @@ def _require_own(args: Any, processes: int, new: bool) -> dict[str, dict]:
         path = args.output_path / name if name == RUN_FILE else args.output_path / name / CONFIG
         try:
             config = json.loads(path.read_bytes())
-            others += [f"{path}: {text}" for text in _other_run(config, args, processes, new)]
+            others += [f"{path}: {text}" for text in _other_run(config, args, processes, resumed)]
             found[name] = config
         except (OSError, ValueError, KeyError, TypeError) as error:
             if not STEP_FOLDER.fullmatch(name):  # which is damaged, and was passed over
@@ -215,13 +234,13 @@ def _require_own(args: Any, processes: int, new: bool) -> dict[str, dict]:
     return found
 
 
-def _other_run(config: dict, args: Any, processes: int, new: bool) -> list[str]:
+def _other_run(config: dict, args: Any, processes: int, resumed: Checkpoint | None) -> list[str]:
     """In what a config differs from a run's settings, a text each."""
     before, now = math.prod(_sizes(config)), processes * args.batch_size * args.gradient_accumulation_steps
-    found = differences(args, config["run"])
+    found = differences(args, config["run"], known=resumed is not None and "identity" in resumed.config)
     if before != now:
         found.append(f"an update was made from {before} clips, is from {now}")
-    if new and (theirs := config["run"]["heads_checkpoint"]) != (ours := plain(args)["heads_checkpoint"]):
+    if resumed is None and (theirs := config["run"]["heads_checkpoint"]) != (ours := plain(args)["heads_checkpoint"]):
         found.append(f"--heads_checkpoint was {theirs}, is {ours}")
     return found
 

@@ -52,6 +52,7 @@ class Run:
         clips: clips of an iteration, over all processes.
         health: skipped updates and gradient norms.
         occupation: of the output folder, by the main process.
+        identity: of weights and data (`provenance.identify`), on the main process.
         seen: clips of the training sequence that the updates so far were made from.
         validation: on held-out clips, if there are any.
         log: set before the loop starts.
@@ -71,6 +72,7 @@ class Run:
     clips: int
     health: Health
     occupation: Occupation
+    identity: dict
     seen: int = 0
     validation: Validation | None = None
     log: RunLog | None = None
@@ -170,6 +172,7 @@ class Run:
         main = self.accelerator.is_main_process
         state = {STATE_FILE: capture(self.model, self.optimizer)} if whole and main else {}
         config = model_config(self.model.heads.config, self.statistics, self.lora, self.settings)
+        config["identity"] = self.identity
         config["training"] = {
             "step": step,
             "clips": self.seen,

@@ -37,10 +37,21 @@ HARMLESS = {
     "max_hours",
     "timeout_minutes",
     "trust_data",
+    "trust_model",
 }
 
+# Where weights and data lie. A run that knows what they are (`provenance`) goes on with copies elsewhere.
+PLACES = {
+    "dataset_base_path",
+    "dataset_metadata_path",
+    "model_base_path",
+    "model_paths",
+    "model_id_with_origin_paths",
+    "tokenizer_path",
+}
 
 # The lowest and the highest value of every number; beyond it a run would never end, fill the memory, or diverge.
+# Whole numbers have whole limits.
 RANGES: dict[str, tuple[float, float]] = {
     "dataset_repeat": (1, 10**6),
     "dataset_num_workers": (0, 1024),
@@ -51,14 +62,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "val_steps": (0, 10**9),
     "val_clips": (0, 10**5),
     "lora_rank": (1, 4096),
-    "motion_loss_weight": (0, 10**6),
-    "depth_loss_weight": (0, 10**6),
-    "flow_loss_weight": (0, 10**6),
-    "learning_rate": (0, 10),
-    "lora_learning_rate": (0, 10),
-    "weight_decay": (0, 10),
+    "motion_loss_weight": (0.0, 1e6),
+    "depth_loss_weight": (0.0, 1e6),
+    "flow_loss_weight": (0.0, 1e6),
+    "learning_rate": (0.0, 10.0),
+    "lora_learning_rate": (0.0, 10.0),
+    "weight_decay": (0.0, 10.0),
     "lr_warmup_steps": (0, 10**9),
-    "max_grad_norm": (0, 10**9),
+    "max_grad_norm": (0.0, 1e9),
     "num_epochs": (1, 10**6),
     "max_steps": (0, 10**9),
     "batch_size": (1, 1024),
@@ -67,8 +78,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # what numpy's own generator takes
     "save_steps": (0, 10**9),
     "keep_last": (0, 10**9),
-    "max_hours": (0, 10**5),
-    "timeout_minutes": (0.01, 10**5),
+    "max_hours": (0.0, 1e5),
+    "timeout_minutes": (0.01, 1e5),
 }
 
 
@@ -126,12 +137,17 @@ def common_settings(args: Any) -> dict:
     }
 
 
-def differences(args: Any, before: Mapping) -> list[str]:
-    """In what a continuation differs from the run that it continues, apart from what may differ; a text each."""
+def differences(args: Any, before: Mapping, known: bool) -> list[str]:
+    """In what a continuation differs from the run that it continues, apart from what may differ; a text each.
+
+    Args:
+        known: whether weights and data are compared by their content, so that their places do not count.
+    """
+    harmless = HARMLESS | PLACES if known else HARMLESS
     return [
         f"--{name} was {before.get(name)}, is {value}"
         for name, value in plain(args).items()
-        if name not in HARMLESS and before.get(name) != value
+        if name not in harmless and before.get(name) != value
     ]
 
 

@@ -24,7 +24,7 @@ from motion_depth.machines import Machine, require_alike, sees_shared
 from motion_depth.settings import run_dtype
 from motion_depth.statistics import Statistics, measure
 from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
-from motion_depth.weights import MODEL_FILES, WanFiles
+from motion_depth.weights import WanFiles
 
 PROMPTS_AT_ONCE = 64  # handed from process to process; one has up to 4 MB
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
@@ -164,7 +164,7 @@ def agree_on_data(
             rows = [(row["video"], row["prompt"]) for row in dataset.data]
             found[f"{flag} or its scenes' frames"] = list(zip(rows, dataset.windows, strict=True))
     require_alike(accelerator, found)
-    identity = found and {part: found[f"weights ({part})"] for part in MODEL_FILES}
+    identity = found and {name[9:-1]: digests for name, digests in found.items() if name.startswith("weights (")}
     return broadcast_object_list([identity])[0]
 
 

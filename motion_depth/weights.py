@@ -21,7 +21,7 @@ from diffsynth.models import model_loader
 from safetensors import safe_open
 
 from motion_depth.files import file_size, write_json
-from motion_depth.identity import weights_digest
+from motion_depth.identity import file_digest, weights_digest
 from motion_depth.machines import one_at_a_time
 from motion_depth.tiny import register_model_configs
 
@@ -36,6 +36,7 @@ MODEL_FILES = {  # part -> names in a folder of the 5B release, the first that e
 CONVERTED = "DiffSynth-Studio/Wan-Series-Converted-Safetensors"
 CONVERTED_FILES = ("models_t5_umt5-xxl-enc-bf16.pth", "Wan2.2_VAE.pth")
 TOKENIZER_FOLDER = "google/umt5-xxl"
+WORDS = (".json", ".model")
 TOKENIZER_ID = ("Wan-AI/Wan2.1-T2V-1.3B", f"{TOKENIZER_FOLDER}/")
 DOWNLOAD_LOCK, DOWNLOADS = ".downloads.lock", ".downloads.json"  # in the folder that is downloaded to
 
@@ -165,8 +166,13 @@ class WanFiles:
         ]
 
     def identity(self) -> dict[str, list[str]]:
-        """By part the digest of each of its files (`weights_digest`): equal for copies, whatever they are called."""
-        return {part: [weights_digest(path) for path in getattr(self, part)] for part in MODEL_FILES}
+        """By part the digest of each of its files (`weights_digest`): equal for copies, whatever they are called.
+
+        The `tokenizer` is the fourth part; of its folder the files of words and settings count, as a whole.
+        """
+        words = sorted(path for path in self.tokenizer.iterdir() if path.suffix in WORDS and path.is_file())
+        parts = {part: [weights_digest(path) for path in getattr(self, part)] for part in MODEL_FILES}
+        return parts | {"tokenizer": [file_digest(path) for path in words]}
 
 
 def download_folder() -> Path:

@@ -7,135 +7,38 @@ processes too.
 from __future__ import annotations
 
 import collections
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from motion_depth.doctor.record import fingerprints
 from motion_depth.resuming import RUN_FILE
 from tests.inprocess import snapshot, train
+from tests.run_inputs import (
+    DIT,
+    HEADS,
+    Inputs,
+    break_final,
+    break_run,
+    cut,
+    edit_in,
+    edit_json,
+    expect_refusal,
+    finished_run,
+    flags,
+    flip,
+    other_tensors,
+    pipe,
+    save_npy,
+    with_manifest,
+    write,
+)
 from tests.runs import SCRIPT, run_python
-from tests.scene_files import plain_scene
-
-FRAME = "{:04d}"
-
-
-@dataclass
-class Inputs:
-    """A complete set of inputs in a folder: scenes `a` and `b`, a CSV, a model, a finished run; and the flags."""
-
-    root: Path
-    flags: dict[str, object] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.data, self.csv, self.model = self.root / "data", self.root / "my.csv", self.root / "model"
-        self.runs, self.out, self.cache = self.root / "runs", self.root / "out", self.root / "cache"
-        self.flags = {
-            "stage": 1, "dataset_base_path": self.data, "dataset_metadata_path": self.csv,
-            "model_base_path": self.model, "height": 64, "width": 64, "num_frames": 5, "head_size": "small",
-            "mixed_precision": "no", "dataset_num_workers": 0, "gradient_accumulation_steps": 1, "max_steps": 2,
-            "save_steps": 1, "output_path": self.out, "resume": "none",
-        }  # fmt: skip
-
-    def argv(self, **changes: object) -> list[object]:
-        given = {name: value for name, value in (self.flags | changes).items() if value is not None}
-        return [
-            word for name, value in given.items() for word in ([f"--{name}", value] if value != "" else [f"--{name}"])
-        ]
-
-    def copy(self, root: Path) -> Inputs:
-        shutil.copytree(self.root, root)
-        return Inputs(root)
-
-    def file(self, kind: str, frame: int, scene: str = "a") -> Path:
-        name = {"rgb": "step_{}.png", "motion_vectors": "motion_vectors_{}.npy", "distance_to_camera": "{}.npy"}[kind]
-        return self.data / scene / kind / name.format(FRAME.format(frame))
-
-    def resume(self, step: int = 2) -> Path:
-        """Makes the call go on from a finished run; returns its step folder."""
-        self.flags |= {"output_path": self.runs, "resume": "auto"}
-        return self.runs / f"step-{step}"
-
-
-def break_run(damage: Callable[[Path], None], everywhere: bool = True) -> Callable[[Inputs], None]:
-    """Damages the step folders of a run that the call then wants to go on from."""
-
-    def change(inputs: Inputs) -> None:
-        for step in (1, 2) if everywhere else (2,):
-            damage(inputs.resume(step))
-
-    return change
-
-
-def break_final(damage: Callable[[Path], None]) -> Callable[[Inputs], None]:
-    """Damages the checkpoint that the heads start from."""
-
-    def change(inputs: Inputs) -> None:
-        inputs.flags |= {"heads_checkpoint": inputs.runs / "final", "head_size": None}
-        damage(inputs.runs / "final")
-
-    return change
-
-
-def flags(**changes: object) -> Callable[[Inputs], None]:
-    return lambda inputs: inputs.flags.update(changes)
-
-
-def write(name: str, text: str) -> Callable[[Inputs], None]:
-    return lambda inputs: (inputs.root / name).write_text(text) and None
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def cut(path: Path, size: int = 40) -> None:
-    path.write_bytes(path.read_bytes()[:size])
-
-
-def flip(path: Path) -> None:
-    """Another value in the last byte; size and name stay."""
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
-def edit_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def with_manifest(folder: Path, change: Callable[[], None]) -> None:
-    """Changes a file and corrects the manifest: a checkpoint that is whole, and wrong."""
-    change()
-    manifest = {
-        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in folder.iterdir()
-        if path.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def other_tensors(path: Path) -> None:
-    tensors = {name: torch.zeros(value.shape[0] + 1, *value.shape[1:]) if value.ndim else value
-               for name, value in load_file(path).items()}  # fmt: skip
-    save_file(tensors, path)
-
-
-def link_out(inputs: Inputs) -> None:
-    outside = inputs.root / "outside"
-    (inputs.data / "a").rename(outside)
-    (inputs.data / "a").symlink_to(outside)
 
 
 def record(inputs: Inputs) -> None:
@@ -157,11 +60,19 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("motion_depth.checkpoint.shutil.disk_usage", lambda _: usage(2e6, 1e6, 1e6))
 
 
-def save_npy(kind: str, frame: int, array: np.ndarray) -> Callable[[Inputs], None]:
-    return lambda inputs: np.save(inputs.file(kind, frame), array)
+def link_out(inputs: Inputs) -> None:
+    outside = inputs.root / "outside"
+    (inputs.data / "a").rename(outside)
+    (inputs.data / "a").symlink_to(outside)
 
 
-HEADS, DIT = "motion_head.safetensors", "diffusion_pytorch_model.safetensors"
+def edit_manifest(folder: Path, without: str) -> None:
+    path = folder / "manifest.json"
+    path.write_text(
+        json.dumps({name: facts for name, facts in json.loads(path.read_text()).items() if name != without})
+    )
+
+
 DATA = {
     "no base folder": (flags(dataset_base_path="nowhere"), "--dataset_base_path nowhere: there is no such folder"),
     "no csv": (flags(dataset_metadata_path="no.csv"), "no.csv: not readable"),
@@ -284,7 +195,11 @@ CHECKPOINTS = {
     "manifest is a list": (break_run(lambda f: (f / "manifest.json").write_text("[1]")), "none of the 2 step folders"),
     "step folder of no run": (
         break_run(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", training=None)), everywhere=False),
-        "step-2/config.json: does not describe a run",
+        "step-2/config.json: training: found None, expected an object",
+    ),
+    "resume of a step folder with an edited size": (
+        break_run(lambda f: with_manifest(f, lambda: edit_in(f / "config.json", "run", height=-1)), everywhere=False),
+        "step-2/config.json: run.height: found -1, expected a whole number from 32 to 4,096",
     ),
     "results of another run and no step folder": (
         lambda i: [shutil.rmtree(i.resume(step)) for step in (1, 2)] and None, "holds final, log.jsonl of another run"
@@ -298,10 +213,17 @@ CHECKPOINTS = {
     ),
     "heads that nobody describes": (
         break_final(lambda f: with_manifest(f, lambda: edit_json(f / "config.json", heads={"x": 1}))),
-        "its `heads` do not describe heads",
+        "final/config.json: heads.dit_dim: missing",
     ),
     "heads of another shape": (
         break_final(lambda f: with_manifest(f, lambda: other_tensors(f / HEADS))), f"{HEADS}: does not fit config.json"
+    ),
+    "manifest of nothing over a flipped bit": (
+        break_final(lambda f: (flip(f / HEADS), (f / "manifest.json").write_text("{}"))),
+        "manifest.json: does not name config.json",
+    ),
+    "manifest without the heads": (
+        break_final(lambda f: edit_manifest(f, HEADS)), f"config.json: promises {HEADS}, which the manifest does not"
     ),
     "heads and flags disagree": (
         lambda i: i.flags.update(heads_checkpoint=i.runs / "final", head_size=None, head="linear"),
@@ -316,15 +238,7 @@ CASES = DATA | FLAGS | WEIGHTS | CHECKPOINTS
 
 @pytest.fixture(scope="module")
 def whole(tiny_wan, tmp_path_factory) -> Inputs:
-    root = tmp_path_factory.mktemp("inputs") / "whole"
-    for scene in ("a", "b"):
-        plain_scene(root / "data" / scene)
-    (root / "my.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
-    shutil.copytree(tiny_wan, root / "model")
-    inputs = Inputs(root)
-    done = train(*inputs.argv(output_path=inputs.runs))
-    assert done.code == 0, done.err
-    return inputs
+    return finished_run(tmp_path_factory.mktemp("inputs") / "whole", tiny_wan)
 
 
 @pytest.fixture
@@ -334,13 +248,6 @@ def inputs(whole, tmp_path) -> Inputs:
 
 def filled(text: object, inputs: Inputs) -> object:
     return text.replace("{root}", str(inputs.root)) if isinstance(text, str) else text
-
-
-def expect_refusal(code: int, err: str, message: str) -> None:
-    assert code == 2, err
-    assert message in err
-    assert "Traceback" not in err
-    assert sum("error: " in line for line in err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("case", CASES)

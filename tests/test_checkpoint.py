@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from motion_depth.checkpoint import newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.checkpoint import newest_valid, read_folder, rotate, write_checkpoint
 from motion_depth.training_state import capture, restore
 
 TENSORS = {"motion_head.safetensors": {"weight": torch.arange(6.0).reshape(2, 3)}}
@@ -18,7 +18,7 @@ def names(folder) -> list[str]:
 
 def test_round_trip(tmp_path):
     write_checkpoint(tmp_path / "out/step-5", TENSORS, {"format": 1})
-    found = read_checkpoint(tmp_path / "out/step-5")
+    found = read_folder(tmp_path / "out/step-5")
     assert found.config == {"format": 1}
     assert torch.equal(found.tensors("motion_head.safetensors")["weight"], TENSORS["motion_head.safetensors"]["weight"])
     assert names(tmp_path / "out") == ["step-5"]
@@ -31,10 +31,10 @@ def test_replacing_keeps_the_old_one_until_the_new_one_stands(tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"final: cannot be written \(no way\)"):
         patch.setattr("motion_depth.checkpoint.save", lambda *a: (_ for _ in ()).throw(OSError(0, "no way")))
         write_checkpoint(tmp_path / "final", TENSORS, {"run": 2})
-    assert read_checkpoint(tmp_path / "final").config == {"run": 1}
+    assert read_folder(tmp_path / "final").config == {"run": 1}
     assert names(tmp_path) == ["final"]
     write_checkpoint(tmp_path / "final", TENSORS, {"run": 3})
-    assert read_checkpoint(tmp_path / "final").config == {"run": 3}
+    assert read_folder(tmp_path / "final").config == {"run": 3}
     assert names(tmp_path) == ["final"]
 
 
@@ -45,18 +45,18 @@ def test_damage_is_named(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=r"motion_head.safetensors: \d+ bytes, the manifest says"):
-        read_checkpoint(folder)
+        read_folder(folder)
     path.write_bytes(whole[:-1] + b"x")
     with pytest.raises(ValueError, match=r"motion_head.safetensors: its checksum"):
-        read_checkpoint(folder)
+        read_folder(folder)
     path.unlink()
     with pytest.raises(ValueError, match=r"motion_head.safetensors: missing"):
-        read_checkpoint(folder)
+        read_folder(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="not a checkpoint folder"):
-        read_checkpoint(folder)
+        read_folder(folder)
     with pytest.raises(ValueError, match="no such checkpoint folder"):
-        read_checkpoint(tmp_path / "nowhere")
+        read_folder(tmp_path / "nowhere")
 
 
 def test_the_newest_whole_one_is_found(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from motion_depth import checkpoint, folders
-from motion_depth.checkpoint import newest_valid, read_checkpoint, rotate, write_checkpoint
+from motion_depth.checkpoint import newest_valid, read_folder, rotate, write_checkpoint
 from motion_depth.folders import MARK, clear_leftovers, leftovers
 
 TENSORS = {"a.safetensors": {"weight": torch.arange(6.0)}, "b.safetensors": {"weight": torch.arange(1e5)}}
@@ -114,9 +114,9 @@ def expect_whole(folder: Path) -> None:
     """Something to go on from, a best/, and nothing that looks whole and is not."""
     step, found, messages = newest_valid(folder)
     assert (step, found.config["step"], messages) in ((1, 1, []), (2, 2, []))
-    assert read_checkpoint(folder / "best").config["step"] in (1, 2)
+    assert read_folder(folder / "best").config["step"] in (1, 2)
     for path in folder.glob("[!.]*"):
-        read_checkpoint(path)
+        read_folder(path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
@@ -129,7 +129,7 @@ def test_an_error_at_any_call_leaves_what_was_there_and_no_rest(tmp_path, number
         expect_whole(folder)
         assert not list(folder.glob(".*.partial")), at
         save_all(folder, 3)
-        assert read_checkpoint(folder / "step-3").config == {"step": 3}
+        assert read_folder(folder / "step-3").config == {"step": 3}
 
 
 @pytest.mark.parametrize("exchange", [True, False])
@@ -175,7 +175,7 @@ def test_a_copy_of_a_checkpoint_under_a_hidden_name_is_not_ours(tmp_path):
     shutil.copytree(tmp_path / "best", tmp_path / ".best.01234567.older")
     (tmp_path / "best").rename(tmp_path / "moved")
     assert clear_leftovers(tmp_path) == []
-    assert read_checkpoint(tmp_path / ".best.01234567.older").config == {"step": 1}
+    assert read_folder(tmp_path / ".best.01234567.older").config == {"step": 1}
     assert not (tmp_path / "best").exists()
 
 

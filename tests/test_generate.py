@@ -6,9 +6,10 @@ import torch
 from diffsynth.core import load_state_dict
 from diffsynth.pipelines.wan_video import model_fn_wan_video
 
-from motion_depth.assemble import LORA_FILE, load_model
+from motion_depth.assemble import load_model
 from motion_depth.checkpoint import read_checkpoint, write_checkpoint
 from motion_depth.generation import TapRecorder, generate, load_fused, prepared_prompts, read_latents
+from motion_depth.schema import LORA_FILE
 from motion_depth.wan import dit_forward, encode_prompts, load_pipeline, pad_contexts
 from motion_depth.weights import check_weights, quiet
 from tests.tool_runs import FRAMES, SIZE, load

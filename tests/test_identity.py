@@ -58,14 +58,23 @@ def test_scenes_without_entries_are_not_read_before_they_are_encoded(filled, rea
     assert read == []
 
 
-def test_a_forged_time_is_noticed_where_the_file_was_known(filled, read):
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("data/ramp/distance_to_camera/0005.npy", "4 of 8 clips to encode (4 files changed)"),
+        ("data/ramp/motion_vectors/motion_vectors_0005.npy", "4 of 8 clips to encode (4 files changed)"),
+        ("model/vae", "8 of 8 clips to encode (8 weights (vae) changed)"),
+        ("model/text_encoder", "2 of 2 prompts to encode (2 weights (text_encoder) changed)"),
+    ],
+)
+def test_a_forged_time_is_noticed(filled, name, says):
     """Size and time of modification are put back, as a copy with `cp -p` would."""
-    path = filled.data / "ramp/distance_to_camera/0005.npy"
+    path = filled.root / name
     before = path.stat()
     alter(path)
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert "4 of 8 clips to encode (4 files changed)" in filled.missing().summary
+    assert says in filled.missing().summary
 
 
 def test_copies_on_two_machines_share_the_entries_and_keep_what_each_knows(filled, tmp_path, read):

@@ -14,6 +14,7 @@ from motion_depth.run import STATE_FILE
 from motion_depth.settings import plain
 from tests.cache_setup import CLIPS, CacheSetup, FakeEncoder, alter
 from tests.processes import in_processes
+from tests.small_checkpoint import small_checkpoint
 
 PROCESSES = [2, 1]  # of each machine
 
@@ -84,8 +85,9 @@ def settings(output: Path, **changes) -> Namespace:
 
 
 def save_step(output: Path, step: int) -> None:
-    config = {"training": {"step": step, "clips": step * 3, "processes": 3}, "run": plain(settings(output))}
-    write_checkpoint(output / f"step-{step}", {STATE_FILE: {"a": torch.zeros(1)}}, config)
+    training = {"step": step, "clips": step * 3, "processes": 3}
+    files = {STATE_FILE: {"a": torch.zeros(1)}}
+    small_checkpoint(output / f"step-{step}", plain(settings(output)), training, files)
 
 
 def decide(accelerator, args: Namespace) -> tuple:

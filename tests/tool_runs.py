@@ -16,11 +16,23 @@ from tools import evaluate, generate
 
 SIZE, FRAMES = 64, 9
 LORA = LoraConfig(4, ("q", "v"))
+TRAINING = {"step": 1, "clips": 1, "processes": 1, "wandb_run_id": None, "best_score": None,
+            "scheduler": {"last_epoch": 1, "base_lrs": [1e-4], "_last_lr": [1e-4]},
+            "health": {"skipped": 0, "in_row": 0, "norms": []}}  # fmt: skip
 
 
 def load(files: WanFiles, *parts: str):
     """The tiny model in float32; all of it, or some parts."""
     return load_pipeline(files, parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+
+
+def config_of(heads: HeadConfig, statistics: Statistics, folder: Path) -> dict:
+    """The config.json of a run with LoRA whose CSV lies in a folder."""
+    run = {"stage": 2, "height": SIZE, "width": SIZE, "num_frames": FRAMES, "frame_stride": "auto",
+           "motion_units": "pixels", "motion_direction": "backward", "motion_y_axis": "down", "motion_frame_offset": 0,
+           "mixed_precision": "no", "dataset_metadata_path": str(folder / "training.csv"), "batch_size": 1,
+           "gradient_accumulation_steps": 1}  # fmt: skip
+    return model_config(heads, statistics, LORA, run) | {"training": TRAINING}
 
 
 def make_checkpoint(folder: Path, files: WanFiles) -> Path:
@@ -34,11 +46,8 @@ def make_checkpoint(folder: Path, files: WanFiles) -> Path:
         if ".out." in name or ".lora_B." in name:
             torch.nn.init.normal_(parameter.data, std=0.05)
     statistics = Statistics(1.0, LossScales(2.0, 0.3, 0.1), 0.05, 0.0, torch.full((SIZE, SIZE), 3.0))
-    run = {"stage": 2, "height": SIZE, "width": SIZE, "num_frames": FRAMES, "frame_stride": "auto",
-           "motion_units": "pixels", "motion_direction": "backward", "motion_y_axis": "down", "motion_frame_offset": 0,
-           "mixed_precision": "no", "dataset_metadata_path": str(folder.parent / "training.csv")}  # fmt: skip
     model = MotionDepthModel(dit, heads, train_dit=False)
-    write_checkpoint(folder, model_tensors(model, statistics), model_config(config, statistics, LORA, run))
+    write_checkpoint(folder, model_tensors(model, statistics), config_of(config, statistics, folder.parent))
     return folder
 
 

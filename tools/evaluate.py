@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model, read_head_config
+from motion_depth.assemble import load_model
 from motion_depth.batch import Sample, reduce_item
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.colours import Maps
@@ -47,10 +47,10 @@ from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
 from motion_depth.progress import ProgressBar
 from motion_depth.report import write_report
 from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
-from motion_depth.weights import check_weights
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,
+    check_model,
     check_scenes,
     clip_operator,
     clip_settings,
@@ -107,8 +107,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     recorded = check_scenes(operator, scenes, args.dataset_metadata_path, checkpoint, args.trust_data)
     total = sum(min(args.windows_per_scene, operator.num_windows(row["video"])) for row in rows)
     files = find_weights(args)
-    arguments = check_weights(files)["dit"]
-    read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
+    check_model(args, checkpoint, files)
     depth_baseline = mean_depth(checkpoint, operator.height, operator.width).to(args.device)
 
     contexts = encode_prompts(files, [row["prompt"] for row in rows], dtype, args.device)

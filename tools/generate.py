@@ -29,7 +29,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model, read_head_config
+from motion_depth.assemble import load_model
 from motion_depth.checkpoint import Checkpoint
 from motion_depth.clips import check_size
 from motion_depth.generation import Reading, generate, load_fused, prepared_prompts, read_latents
@@ -38,10 +38,10 @@ from motion_depth.panels import spread_frames
 from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
 from motion_depth.progress import ProgressBar
 from motion_depth.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
-from motion_depth.weights import check_weights
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,
+    check_model,
     check_scenes,
     clip_operator,
     clip_settings,
@@ -154,8 +154,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint, dtype = read_run(args)
     jobs, data = find_jobs(args, checkpoint)
     files = find_weights(args)
-    arguments = check_weights(files)["dit"]
-    read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
+    check_model(args, checkpoint, files)
     depth_baseline = mean_depth(checkpoint, args.height, args.width)
 
     contexts = encode_prompts(files, [*(job.prompt for job in jobs), args.negative_prompt], dtype, args.device)

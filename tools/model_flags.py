@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate as resize
 
-from motion_depth.assemble import read_statistics
+from motion_depth.assemble import read_head_config, read_statistics
 from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
 from motion_depth.doctor.record import recorded_check
 from motion_depth.endings import say
 from motion_depth.findings import errors, raise_errors
 from motion_depth.preflight import scene_findings, weigh_record
+from motion_depth.provenance import require_same_weights
 from motion_depth.settings import to_int
-from motion_depth.weights import WanFiles
+from motion_depth.weights import WanFiles, check_weights
 
 CLIP_SETTINGS = ("height", "width", "num_frames", "frame_stride", "motion_units", "motion_direction", "motion_y_axis",
                  "motion_frame_offset")  # fmt: skip
@@ -33,6 +34,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--model_paths", help="instead: JSON list of weight files (a list within it: the shards of one part)")
     add("--model_id_with_origin_paths", help="instead: MODEL_ID:FILE_PATTERN,... to download into ./models")
     add("--tokenizer_path", type=Path, help="tokenizer's folder, if not google/umt5-xxl in --model_base_path")
+    add("--trust_model", action="store_true", help="go on with other weights than those the checkpoint was trained on")
     add("--mixed_precision", choices=("no", "bf16"), help="default: as in training")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:1, cpu")
     add("--seed", type=int, default=0, help="of the noise")
@@ -63,6 +65,16 @@ def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
     checkpoint = read_checkpoint(args.checkpoint)
     precision = args.mixed_precision or checkpoint.config["run"]["mixed_precision"]
     return checkpoint, torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def check_model(args: argparse.Namespace, checkpoint: Checkpoint, files: WanFiles) -> None:
+    """Raises ValueError if the checkpoint was not trained on these weights, or on weights of these sizes.
+
+    What --trust_model goes on with, and that an earlier version has noted nothing, is said in a line.
+    """
+    arguments = check_weights(files)["dit"]
+    read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
+    require_same_weights(checkpoint, files.identity(), args.trust_model, say)
 
 
 def check_device(name: str) -> None:
