@@ -1,5 +1,6 @@
 """Fixtures that several test files share: demo scenes, a tiny model, finished runs on them, a small DiT in memory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.tool_runs import SIZE, make_checkpoint
 
 DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")
