@@ -141,7 +141,8 @@ def test_the_size_of_an_evaluation_can_be_another(data, evaluated):
     values = {name: each["value"] for name, each in found["data"]["settings"].items() if each["from"] == "flag"}
     assert values == {"height": 96, "width": 32, "num_frames": 5, "frame_stride": "3"}
     assert found["overall"]["0.02"]["abs_rel_baseline"] > 0
-    for wrong, text in (("x", "--frame_stride x: expected a whole number or auto"), (9, "scenes.csv: 2 of 2 scenes: found 18 frames")):
+    too_long = "scenes.csv: 2 of 2 scenes: found 18 frames"
+    for wrong, text in (("x", "--frame_stride x: expected a whole number or auto"), (9, too_long)):
         with pytest.raises(ValueError, match=text):
             evaluated(base, csv, "p", "--frame_stride", wrong)
 
