@@ -64,6 +64,8 @@ class ClipEncoder:
     def __init__(self, pipe: WanVideoPipeline, contexts: Mapping[str, Tensor] | None = None):
         self.pipe = pipe
         self._contexts = dict(contexts or {})
+        if hasattr(pipe.vae, "scale"):  # the library leaves it on the CPU, and copies it for every encoding
+            pipe.vae.scale = [each.to(pipe.device) for each in pipe.vae.scale]
 
     @torch.no_grad()
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,9 +74,12 @@ class ClipEncoder:
         frames = frames.to(pipe.device, non_blocking=True).to(pipe.torch_dtype)
         video = rearrange(frames, "b t h w c -> b c t h w") * (2 / 255) - 1
         with quiet():
-            latents = pipe.vae.encode(video, device=pipe.device)
-            first = pipe.vae.encode(video[:, :, :1], device=pipe.device)
-        return latents.to(pipe.device, pipe.torch_dtype), first.to(pipe.device, pipe.torch_dtype)
+            # The library's `encode` does this to each clip, by way of the CPU, for which a GPU's host waits.
+            latents, first = (
+                torch.cat([pipe.vae.single_encode(clip, pipe.device) for clip in clips.split(1)])
+                for clips in (video, video[:, :, :1])
+            )
+        return latents.to(pipe.torch_dtype), first.to(pipe.torch_dtype)
 
     @torch.no_grad()
     def prompt(self, prompt: str) -> Tensor:

@@ -50,12 +50,13 @@ training.main()
 """
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_the_host_never_waits_within_an_update(no_kernels, data_flags, stage1, stage, tmp_path):
-    flags = SMALL if stage == 1 else [*SMALL_STAGE_2, "--lora_rank", 4, "--heads_checkpoint", stage1 / "final"]
+@pytest.mark.parametrize(("stage", "cached"), [(1, True), (2, True), (1, False)])
+def test_the_host_never_waits_within_an_update(no_kernels, data_flags, stage1, stage, cached, tmp_path):
+    flags = [*SMALL] if stage == 1 else [*SMALL_STAGE_2, "--lora_rank", 4, "--heads_checkpoint", stage1 / "final"]
+    flags += ["--cache_path", tmp_path / "cache"] if cached else []
     done = no_kernels.run(
         FIND_WAITS, "--stage", stage, *data_flags, *flags, "--mixed_precision", "bf16", "--loss_frames", 2,
-        "--cache_path", tmp_path / "cache", "--gradient_accumulation_steps", 6, "--max_steps", 6, "--save_steps", 0,
+        "--gradient_accumulation_steps", 6, "--max_steps", 6, "--save_steps", 0,
         "--max_bad_steps", 0, "--output_path", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
