@@ -2,6 +2,7 @@
 
 file_digest(path)         a file, all of it
 weights_digest(path)      a file of weights, by its header and a sample of its bytes
+sample_digest(paths, ...) files, by their names and sizes, and the content of some of them
 SceneFiles.read(paths, folder)   a scene's files; digests are kept in `folder`, so what has not changed is not read
 code_digests(...)         functions of this package, whatever their comments
 versions(...)             of installed packages
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from motion_depth.files import expect_file, write_whole
 
@@ -28,6 +29,8 @@ CHUNK = 1 << 20  # bytes
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.json")  # of what `complete_file` writes
 SAMPLE_EVERY = 16 << 20  # of weights are read SAMPLE bytes in every so many, and SAMPLE of every tensor
 SAMPLE = 4096
+# Where in a scene frames lie whose files are read when nothing is remembered of it: early ones, where things move, too.
+SAMPLED_FRAMES = (1 / 6, 1 / 2, 5 / 6)
 
 
 def text_digest(text: str) -> str:
@@ -45,6 +48,25 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: not readable ({error.strerror})") from None
     return digest.hexdigest()
+
+
+def sampled(items: Sequence[Any]) -> list[Any]:
+    """Those at SAMPLED_FRAMES of a sequence that is not empty, each once."""
+    return [items[place] for place in dict.fromkeys(int(share * len(items)) for share in SAMPLED_FRAMES)]
+
+
+def sample_digest(paths: Iterable[Path], chosen: Iterable[Path], known: Mapping[Path, str] | None = None) -> str:
+    """Of names (with their folders') and sizes of files, in this order, and of the content of some of them.
+
+    Args:
+        known: the files' content (`file_digest`), where it need not be read.
+
+    Raises:
+        ValueError: a chosen file cannot be read. OSError: one cannot be looked at.
+    """
+    names = [f"{path.parent.name}/{path.name} {os.stat(path).st_size}" for path in paths]
+    digests = [known[path] if known else file_digest(path) for path in chosen]
+    return text_digest("\n".join([*names, *digests]))
 
 
 def weights_digest(path: Path) -> str:

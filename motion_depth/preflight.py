@@ -18,7 +18,7 @@ from torch import Tensor
 from motion_depth.checkpoint import require_space
 from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors
+from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
 from motion_depth.findings import Finding, raise_errors
 from motion_depth.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
 from motion_depth.loader import PREFETCHED
@@ -64,7 +64,8 @@ def check_record(
     """Compares the motion flags with what tools/make_metadata.py --check has measured and noted beside the CSV.
 
     Returns:
-        Lines to say: what differs, if `trust_data` goes on all the same, and what else that check found wrong.
+        Lines to say: what differs, if `trust_data` goes on all the same, and what else that check found wrong; or that
+        there is a record which is about other files.
 
     Raises:
         ValueError: they contradict each other; the message names the flags to use.
@@ -74,7 +75,7 @@ def check_record(
         record = recorded_check(path, operator.base_path, [row["video"] for row in read_metadata(path)])
         if text := weigh_record(record, operator.convention, str(path), trust_data):
             lines.append(f"--trust_data: {text}")
-        if text := standing_errors(record):
+        if text := standing_errors(record) if record else unused_record(path):
             lines.append(f"warning: {path}: {text}")
     return lines
 

@@ -7,7 +7,6 @@ Copies under other paths are the same.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +14,9 @@ from typing import Any
 
 from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.data import MotionDepthDataset, SceneIndex
-from motion_depth.identity import SceneFiles, file_digest, scene_file_name, text_digest
+from motion_depth.identity import SceneFiles, sample_digest, sampled, scene_file_name, text_digest
 from motion_depth.weights import WanFiles
 
-# Where in a scene frames lie whose files are read when nothing is remembered of it: early ones, where things move, too.
-SAMPLED_FRAMES = (1 / 6, 1 / 2, 5 / 6)
 THREADS = 16  # they wait for the disk, or for a server
 SHOWN = 8  # digits of a digest, in messages
 
@@ -126,11 +123,8 @@ def _scene(index: SceneIndex, cache_path: Path | None, read: bool) -> dict[str, 
     if cache_path is not None:
         look = SceneFiles.read if read else SceneFiles.known
         known = look(paths, cache_path / "files", scene_file_name(index.scene))
-    frames = [index.frame_ids[int(place * len(index.frame_ids))] for place in SAMPLED_FRAMES]
-    sampled = [kind[frame] for frame in dict.fromkeys(frames) for kind in kinds]
-    names = [f"{path.parent.name}/{path.name} {os.stat(path).st_size}" for path in paths]
-    digests = [known.digests[path] if known else file_digest(path) for path in sampled]
-    return {"sample": text_digest("\n".join([*names, *digests])), "content": known and known.digest()}
+    chosen = [kind[frame] for frame in sampled(index.frame_ids) for kind in kinds]
+    return {"sample": sample_digest(paths, chosen, known and known.digests), "content": known and known.digest()}
 
 
 def _differ(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> str | None:

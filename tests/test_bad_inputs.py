@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_depth.doctor.record import fingerprints
+from motion_depth.doctor.record import VERSION, fingerprints
 from motion_depth.resuming import RUN_FILE
 from tests.inprocess import snapshot, train
 from tests.run_inputs import (
@@ -45,7 +45,7 @@ def record(inputs: Inputs) -> None:
     """A recorded check that measured forward motion."""
     forward = {"units": "pixels", "direction": "forward", "y_axis": "down", "frame_offset": 0}
     (inputs.root / "my.check.json").write_text(json.dumps({
-        "version": 1, "checked": "2026-01-01T00:00:00+00:00", "convention": forward, "fitting": [forward],
+        "version": VERSION, "checked": "2026-01-01T00:00:00+00:00", "convention": forward, "fitting": [forward],
         "explained": 0.8, "errors": 0, "warnings": 0, "scenes": fingerprints(inputs.data, ["a", "b"]),
     }))  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -21,7 +20,8 @@ from motion_depth.doctor.report import as_dict, html
 from motion_depth.doctor.rows import MAX_TOKENS, check_rows
 from motion_depth.findings import raise_errors
 from motion_depth.motion import MotionConvention
-from tests.scene_files import gliding, plain_scene, write_scene
+from motion_depth.preflight import check_record
+from tests.scene_files import gliding, make_operator, plain_scene, write_scene
 from tools import make_metadata
 
 VOID = {"meta", "br", "img", "wbr", "link", "hr", "input"}
@@ -277,14 +277,29 @@ def test_a_record_serves_the_parts_of_its_csv(recorded):
     assert recorded_check(part, recorded.parent / "scenes", ["two", "three"]) is None
 
 
-def test_a_record_of_other_files_is_not_used(recorded):
-    motion = recorded.parent / "scenes/two/motion_vectors/motion_vectors_0003.npy"
-    os.utime(motion, (0, 0))
-    assert recorded_check(recorded, recorded.parent / "scenes", ["one", "two"]) is None
-    assert recorded_check(recorded, recorded.parent / "scenes", ["one"]) is not None
+def test_a_record_serves_copies_and_no_other_files(recorded):
+    scenes = recorded.parent / "scenes"
+    copy = shutil.copytree(scenes, recorded.parent / "copied", copy_function=shutil.copyfile)
+    assert recorded_check(recorded, copy, ["one", "two"]) is not None
+    motion = scenes / "two/motion_vectors/motion_vectors_0004.npy"
+    np.save(motion, 2 * np.load(motion))
+    assert recorded_check(recorded, scenes, ["one", "two"]) is None
+    assert recorded_check(recorded, scenes, ["one"]) is not None
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": 1, "scenes": {"one": ""}}', '{"version": 99}'])
+def test_a_run_says_that_there_is_a_record_of_other_files(recorded):
+    operator = make_operator(recorded.parent / "scenes", 32, 64, motion_direction="forward")
+    assert not [line for line in check_record(operator, [recorded], False) if "is not used" in line]
+    (recorded.parent / "scenes/two/motion_vectors/motion_vectors_0004.npy").write_bytes(b"")
+    part, other = recorded.with_name("my_train.csv"), recorded.with_name("other.csv")
+    part.write_text("video,prompt\ntwo,A picture glides along.\n")
+    (line,) = check_record(operator, [part], False)
+    assert line.startswith(f"warning: {part}: {record_path(recorded)}: is not used")
+    shutil.copy(part, other)
+    assert check_record(operator, [other], False) == []
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"version": 2, "scenes": {"one": ""}}', '{"version": 99}'])
 def test_a_record_that_is_none_is_not_used(recorded, content):
     record_path(recorded).write_text(content)
     assert recorded_check(recorded, recorded.parent / "scenes", ["one"]) is None

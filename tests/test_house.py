@@ -33,6 +33,7 @@ ALLOWED = {
         "files",
         "findings",
         "frame_files",
+        "identity",
         "motion",
         "prompts",
         "resting",

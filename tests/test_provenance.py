@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from motion_depth import identity, provenance
+from motion_depth import identity
 from motion_depth.checkpoint import read_checkpoint
 from motion_depth.data import MotionDepthDataset
 from motion_depth.provenance import data_identity, require_same_data
@@ -196,8 +196,8 @@ def data(tmp_path) -> Data:
 
 def test_a_scene_is_known_by_few_files_where_nothing_is_remembered(data, monkeypatch):
     """Of 12 frames 2, 6 and 10; every file's name and size."""
-    read, original = [], provenance.file_digest
-    monkeypatch.setattr(provenance, "file_digest", lambda path: read.append(path) or original(path))
+    read, original = [], identity.file_digest
+    monkeypatch.setattr(identity, "file_digest", lambda path: read.append(path) or original(path))
     before = data.identity()
     assert [path.name for path in read[::3]] == ["step_0002.png", "step_0006.png", "step_0010.png"]
     assert before["scenes"]["ball"]["content"] is None
@@ -218,8 +218,7 @@ def test_what_the_cache_remembers_is_compared_in_full_and_not_read(data, monkeyp
     assert before["scenes"]["ball"]["content"]
     assert before["scenes"]["ball"]["sample"] == data.identity()["scenes"]["ball"]["sample"]
     with monkeypatch.context() as patch:
-        for module in (provenance, identity):
-            patch.setattr(module, "file_digest", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr(identity, "file_digest", lambda path: pytest.fail(f"{path} was read"))
         assert data.identity(cached=True) == before
     alter(data.file(3))
     assert data.identity()["scenes"]["ball"]["sample"] == before["scenes"]["ball"]["sample"]  # no sampled frame

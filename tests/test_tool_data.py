@@ -10,7 +10,7 @@ import torch
 from diffsynth.pipelines.wan_video import WanVideoPipeline
 
 from motion_depth import presentation
-from motion_depth.doctor.record import fingerprints
+from motion_depth.doctor.record import VERSION, fingerprints
 from tests.runs import ROOT, run_python
 from tests.scene_files import gliding, write_scene
 from tests.tool_runs import FRAMES, SIZE, run_evaluate, run_generate
@@ -40,7 +40,7 @@ def record_forward(path, base, csv) -> None:
     """A recorded check that measured forward motion in these very files."""
     forward = {"units": "pixels", "direction": "forward", "y_axis": "down", "frame_offset": 0}
     (path / f"{csv.stem}.check.json").write_text(json.dumps({
-        "version": 1, "checked": "2026-01-01T00:00:00+00:00", "convention": forward, "fitting": [forward],
+        "version": VERSION, "checked": "2026-01-01T00:00:00+00:00", "convention": forward, "fitting": [forward],
         "explained": 0.8, "errors": 0, "warnings": 0, "scenes": fingerprints(base, ["a", "b"]),
     }))  # fmt: skip
 

@@ -1,16 +1,14 @@
 """What a check found, kept beside the CSV, so that training can refuse flags that contradict it.
 
 `my_metadata.csv` has its record in `my_metadata.check.json`. For each scene it holds a fingerprint of the motion files
-(names, sizes, times of change): where one differs, the files are not those that were checked, and the record is not
-used. A CSV that lists some of the scenes, such as my_metadata_train.csv, is served by any record beside it that knows
-them all.
+(names, sizes, the content of three): where one differs, the files are neither those that were checked nor a copy, and
+the record is not used. A CSV that lists some of the scenes, such as my_metadata_train.csv, is served by any record
+beside it that knows them all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,10 +20,11 @@ from motion_depth.doctor.dataset_rules import all_flags
 from motion_depth.files import expect_file, write_whole
 from motion_depth.findings import Finding, errors
 from motion_depth.frame_files import MOTION
+from motion_depth.identity import sample_digest, sampled
 from motion_depth.motion import MotionConvention
 
 SUFFIX = ".check.json"
-VERSION = 1
+VERSION = 2
 BY_FLAGS = {"convention", "convention_differs", "scene_short"}  # training judges these by its own flags
 THREADS = 16
 
@@ -57,15 +56,12 @@ def record_path(metadata_path: str | Path) -> Path:
 
 
 def fingerprint(base_path: str | Path, scene: str) -> str:
-    """Of a scene's motion files as they lie there; "" if they cannot be listed."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Of a scene's motion files, the same of a copy; "" if there are none that can be read."""
     try:
-        with os.scandir(Path(base_path) / scene / MOTION) as entries:
-            files = sorted((entry.name, entry.stat().st_size, int(entry.stat().st_mtime)) for entry in entries)
-    except OSError:
+        paths = sorted(path for path in (Path(base_path) / scene / MOTION).iterdir() if path.is_file())
+        return sample_digest(paths, sampled(paths)) if paths else ""
+    except (OSError, ValueError):
         return ""
-    digest.update(json.dumps(files).encode())
-    return digest.hexdigest()
 
 
 def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]:
@@ -122,6 +118,17 @@ def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Ite
     return None
 
 
+def unused_record(metadata_path: str | Path) -> str | None:
+    """A line about the record of this CSV, or of one that it is a part of, for which `recorded_check` has no use."""
+    for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
+        if Path(metadata_path).stem.startswith(path.name.removesuffix(SUFFIX)):
+            return (
+                f"{path}: is not used, as it is no record of this version, or not of these scenes with these motion "
+                "files; run tools/make_metadata.py --check again"
+            )
+    return None
+
+
 def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
     """Why flags contradict a recorded check, with the flags to pass; None if they do not."""
     if record is None or record.convention is None:
@@ -145,9 +152,9 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
     return f"{check} than {given} in {scene}. Pass {flags(its, convention)}"
 
 
-def standing_errors(record: Record | None) -> str | None:
+def standing_errors(record: Record) -> str | None:
     """A line about what a recorded check found wrong, beside the flags; None if nothing."""
-    if record is None or not record.wrong:
+    if not record.wrong:
         return None
     first, *others = record.wrong
     more = f" (and {len(others)} more {'error' if len(others) == 1 else 'errors'})" if others else ""
