@@ -37,6 +37,23 @@ def count_gpus() -> int:
     return found
 
 
+def choose_device(name: str | None) -> str:
+    """A device that is there: the one of this name, such as "cuda:1", or without a name a GPU if there is one.
+
+    Raises:
+        ValueError: torch does not know it, it is not there, or see `count_gpus`.
+    """
+    if name is None:
+        return "cuda" if count_gpus() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: expected cuda, cuda:1, ... or cpu") from None
+    if device.type == "cuda" and (device.index or 0) >= (count := count_gpus()):
+        raise ValueError(f"--device {name}: found {count} CUDA devices that can be used; expected another, or cpu")
+    return name
+
+
 def check_processes(accelerator: Accelerator) -> None:
     """Refuses a run that is not what it was started as.
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from motion_depth.devices import check_processes, count_gpus
+from motion_depth.devices import check_processes, choose_device, count_gpus
 from tests.inprocess import train
+from tools.model_flags import read_run
 
 FLAGS = ("--stage", 1, "--dataset_base_path", "no", "--dataset_metadata_path", "no.csv", "--output_path", "no")
 
@@ -41,6 +42,19 @@ def test_training_refuses_them_before_anything_else(too_old):
     done = train(*FLAGS)
     assert done.code == 2
     assert done.err.startswith("error: GPUs: found 2, but torch ")
+
+
+def test_the_tools_do_not_take_the_cpu_in_their_place(too_old, monkeypatch):
+    for name in (None, "cuda", "cuda:1"):
+        with pytest.raises(ValueError, match="GPUs: found 2, but torch "):
+            read_run(SimpleNamespace(device=name, checkpoint="no"))
+    assert choose_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert (choose_device(None), choose_device("cuda:1")) == ("cuda", "cuda:1")
+    with pytest.raises(ValueError, match="--device cuda:2: found 2 CUDA devices"):
+        choose_device("cuda:2")
+    with pytest.raises(ValueError, match="--device quick: expected cuda"):
+        choose_device("quick")
 
 
 def test_processes_that_do_not_form_one_group_are_refused(monkeypatch):

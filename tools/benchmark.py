@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth.batch import reduce_item
 from motion_depth.compiling import compile_parts
 from motion_depth.data import MotionDepthDataset, create_motion_data_operator
+from motion_depth.devices import choose_device
 from motion_depth.lora import add_lora
 from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
 from tools.benchmarks.loading import measure_loader
@@ -72,7 +73,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile the DiT's blocks and the heads, but for stock")
     add("--memory", action="store_true", help="only count the peak memory of a step, on tensors without data")
     add("--lora_rank", type=int, default=32, help="stage 2")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    add("--device", help="cuda or cpu; default: a GPU if there is one")
     add("--layers", type=int, help="fewer layers in DiT and text encoder than the preset has")
     for name in ("height", "width", "num_frames"):
         add(f"--{name}", type=int, help="of the clips in the loops, instead of the preset's")
@@ -87,8 +88,7 @@ def check(args: argparse.Namespace) -> tuple[Preset, list[int], list[str], tuple
         if (value := getattr(args, name)) is not None and value < least:
             raise ValueError(f"--{name}: found {value}, expected {least} or more")
     stages, ways = _listed(args.stages, ("1", "2"), "--stages"), _listed(args.ways, WAYS, "--ways")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: torch sees no GPU here")
+    args.device = choose_device(args.device)
     try:
         size = tuple(int(part) for part in args.loader_size.split("x")) if args.loader_size else None
     except ValueError:

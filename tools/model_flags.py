@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate as resize
 from motion_depth.assemble import read_head_config, read_statistics
 from motion_depth.checkpoint import Checkpoint, read_checkpoint
 from motion_depth.clips import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
+from motion_depth.devices import choose_device
 from motion_depth.doctor.record import recorded_check
 from motion_depth.endings import say
 from motion_depth.findings import errors, raise_errors
@@ -36,7 +37,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer_path", type=Path, help="tokenizer's folder, if not google/umt5-xxl in --model_base_path")
     add("--trust_model", action="store_true", help="go on with other weights than those the checkpoint was trained on")
     add("--mixed_precision", choices=("no", "bf16"), help="default: as in training")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda, cuda:1, cpu")
+    add("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one")
     add("--seed", type=int, default=0, help="of the noise")
 
 
@@ -61,7 +62,7 @@ def find_weights(args: argparse.Namespace) -> WanFiles:
 
 def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
     """The checkpoint, and the type the DiT computes in. Raises ValueError if it is not whole, or has no such device."""
-    check_device(args.device)
+    args.device = choose_device(args.device)
     checkpoint = read_checkpoint(args.checkpoint)
     precision = args.mixed_precision or checkpoint.config["run"]["mixed_precision"]
     return checkpoint, torch.bfloat16 if precision == "bf16" else torch.float32
@@ -75,17 +76,6 @@ def check_model(args: argparse.Namespace, checkpoint: Checkpoint, files: WanFile
     arguments = check_weights(files)["dit"]
     read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
     require_same_weights(checkpoint, files.identity(), args.trust_model, say)
-
-
-def check_device(name: str) -> None:
-    """Raises ValueError if torch does not know the device, or it is not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name}: expected cuda, cuda:1, ... or cpu") from None
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"--device {name}: found {count} CUDA devices that can be used; expected another, or cpu")
 
 
 def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
