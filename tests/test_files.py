@@ -55,7 +55,7 @@ def test_the_log_of_a_run_that_goes_on_stays_a_link(tmp_path):
     _keep_rows_until(tmp_path / "log.jsonl", 2)
     assert (tmp_path / "log.jsonl").is_symlink()
     assert (tmp_path / "real.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
-    assert (tmp_path / "log.undone.jsonl").read_text() == '{"step": 3}\n'
+    assert (tmp_path / "log.undone.jsonl").read_text() == '{"step": 3}\n{"st\n'
     assert names(tmp_path) == ["log.jsonl", "log.partial", "log.undone.jsonl", "real.jsonl"]
 
 
