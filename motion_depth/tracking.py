@@ -201,7 +201,7 @@ def start_tracking(
     if not accelerator.is_main_process:
         return None
     run = accelerator.get_tracker("wandb", unwrap=True)
-    if run.url:
+    if mode == "online":  # asked in another mode, wandb warns that there is no address
         accelerator.print(f"wandb: {run.url}")
     run.define_metric("iteration")
     run.define_metric("*", step_metric="iteration")
