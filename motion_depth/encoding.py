@@ -68,7 +68,8 @@ def encode_missing(
         prefetch_factor=2 if workers else None,
     )
     _remove_abandoned(cache.folder)
-    with ProgressBar(total=len(prompts) + len(clips), desc="encoding", unit="clip", disable=not progress) as bar:
+    total, unit = len(prompts) + len(clips), "clip" if clips else "prompt"
+    with ProgressBar(total=total, desc="encoding", unit=unit, disable=not progress or not total) as bar:
         for done, prompt in enumerate(prompts):
             entry = cache.context_entry(prompt)
             if entry.trouble():

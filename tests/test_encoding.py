@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -217,8 +218,15 @@ def test_reading_in_workers_gives_the_same_files(setup):
 
 def test_the_bar_counts_what_is_missing(setup, capfd):
     cache = setup.job()
+    found = cache.missing(ALL)
+    encode_missing(cache, replace(found, clips=[]), FakeEncoder(), progress=True)
+    assert "2/2" in (text := capfd.readouterr().err)
+    assert "prompt" in text
+    encode_missing(cache, found, FakeEncoder(), progress=True)
+    assert f"{CLIPS + 2}/{CLIPS + 2}" in (text := capfd.readouterr().err)
+    assert "clip" in text
     encode_missing(cache, cache.missing(ALL), FakeEncoder(), progress=True)
-    assert f"{CLIPS + 2}/{CLIPS + 2}" in capfd.readouterr().err
+    assert capfd.readouterr().err == ""  # nothing is missing
     shutil.rmtree(setup.folder)
     encode_missing(cache, cache.missing(ALL), FakeEncoder(), progress=False)
     assert capfd.readouterr().err == ""

@@ -37,6 +37,22 @@ def test_a_log_file_gets_a_line_at_each_interval(capsys, monkeypatch):
     assert all(line.startswith("reading: ") for line in lines)
 
 
+def test_the_last_line_comes_once(capsys, monkeypatch):
+    """Also where the interval ends with the last step; with other numbers it is another line."""
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
+    list(ProgressBar(range(3)))
+    assert [line.split("|")[2].split(" [")[0] for line in capsys.readouterr().err.splitlines()] == [
+        " 0/3",
+        " 1/3",
+        " 2/3",
+        " 3/3",
+    ]
+    with ProgressBar(total=1) as bar:
+        bar.update()
+        bar.set_postfix({"loss": "1"}, refresh=False)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("loss=1]")
+
+
 def test_what_is_not_to_stay_or_not_shown_leaves_nothing(capsys):
     list(ProgressBar(range(5), leave=False))
     list(ProgressBar(range(5), disable=True))
