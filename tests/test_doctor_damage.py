@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from motion_depth.doctor.check import Settings, check_dataset
 from motion_depth.doctor.plots import thumbnail
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.summary import summarise_scenes
+from motion_depth.doctor.text import text_lines
 from motion_depth.findings import Finding
 from tests.damages import DAMAGES, DEPTH, SCENE, change
 from tests.scene_files import write_scene
@@ -82,6 +84,12 @@ def test_a_sky_at_a_distance_that_cannot_be_is_nothing_to_every_part_of_the_chec
     assert replace(after, nothing=before.nothing) == before
     convention = filled.settings.convention
     assert thumbnail(filled.measures[0], convention) == thumbnail(sound.measures[0], convention)
+
+
+def test_a_scene_of_sky_alone_has_no_depth_to_show(base):
+    change(base / SCENE, DEPTH, lambda depth: np.full_like(depth, 1e10))
+    line = next(text_lines(check_dataset(base, None, Settings(num_frames=CLIP), workers=1)))
+    assert re.search(r"%  no depth  nothing 100%", line), line
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)

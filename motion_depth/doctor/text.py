@@ -36,9 +36,10 @@ def _scene_line(each: SceneSummary, space: int) -> str:
     state = "ERROR" if each.errors or not each.windows else "warn " if each.warnings else "ok   "
     without = f", without motion {each.left_out:.0%}" if each.left_out > 0 else ""
     clips = f"{each.windows:4d} clip{'s' if each.windows != 1 else ' '}"
+    depth = "no depth" if math.isnan(each.nearest) else f"depth {metres(each.nearest)} to {metres(each.farthest)} m"
     return (
         f"{state} {each.scene:<{space}} {each.frames:5d} frames {each.width:4d}x{each.height:<4d} {clips}  "
-        f"moving {each.moving:6.1%}  depth {metres(each.nearest)} to {metres(each.farthest)} m  "
+        f"moving {each.moving:6.1%}  {depth}  "
         f"nothing {sum(each.nothing.values()):4.0%}{without}"
     )
 
