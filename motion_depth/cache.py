@@ -1,6 +1,6 @@
 """Encoded clips on disk: latents, first-frame latents, contexts and targets, read instead of being made at every step.
 
-    cache = ClipCache(folder, dataset, files.identity(), files.tokenizer, dtype)
+    cache = ClipCache(folder, dataset, files.identity(), dtype)
     missing = cache.missing(positions)                 # on one process, for all of them
     encode_missing(cache, missing, encoder, rank, ...)  # on every process, its share; see encoding.py
     samples = CachedDataset(cache)                     # in the place of the dataset: the same samples, already encoded
@@ -33,7 +33,7 @@ from motion_depth.data import (
     SceneIndex,
 )
 from motion_depth.entries import Entry
-from motion_depth.identity import SceneFiles, code_digests, file_digest, scene_file_name, text_digest, versions
+from motion_depth.identity import SceneFiles, code_digests, scene_file_name, text_digest, versions
 from motion_depth.losses import Targets
 from motion_depth.packing import unpack_maps
 from motion_depth.progress import ProgressBar
@@ -84,8 +84,7 @@ class ClipCache:
     Args:
         folder: may hold the entries of other datasets, models and settings as well; created when needed.
         dataset: whose clips, prompts and settings these are.
-        weights: `WanFiles.identity()`; the VAE's and the text encoder's count.
-        tokenizer: folder.
+        weights: `WanFiles.identity()`; the VAE's, the text encoder's and the tokenizer's count.
         dtype: that the VAE and the text encoder run in, which is also that of the latents.
 
     Attributes:
@@ -100,14 +99,12 @@ class ClipCache:
         folder: Path,
         dataset: MotionDepthDataset,
         weights: Mapping[str, Any],
-        tokenizer: Path,
         dtype: torch.dtype,
     ):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--cache_path {folder}: found a file, expected a folder or nothing there yet")
         self.folder, self.dataset, self.operator = folder, dataset, dataset.operator
         self.dtype = dtype
-        words = sorted(path for path in tokenizer.iterdir() if path.is_file())
         self.clip_made_of = {
             "weights": {"vae": weights["vae"]},
             "code": code_digests(CLIP_CODE),
@@ -115,10 +112,7 @@ class ClipCache:
         }
         self.prompt_made_of = {
             "settings": {"format": FORMAT, "dtype": str(dtype)},
-            "weights": {
-                "text_encoder": weights["text_encoder"],
-                "tokenizer": [f"{path.name} {file_digest(path)}" for path in words],
-            },
+            "weights": {part: weights[part] for part in ("text_encoder", "tokenizer")},
             "code": code_digests(PROMPT_CODE),
             "versions": versions(PROMPT_PACKAGES),
         }

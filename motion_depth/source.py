@@ -63,10 +63,7 @@ def prepare_data(
         encoder = ClipEncoder(load_pipeline(files, ("vae",), dtype, accelerator.device), contexts)
         sources = [dataset for dataset, _ in datasets]
     else:
-        caches = [
-            (ClipCache(args.cache_path, dataset, identity, files.tokenizer, dtype), wanted)
-            for dataset, wanted in datasets
-        ]
+        caches = [(ClipCache(args.cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
         sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
         encoder = None
     if args.cache_only:

@@ -72,7 +72,7 @@ class CacheSetup:
         """As a new job would make it."""
         dataset = MotionDepthDataset(self.data, self.csv, make_operator(self.data, **self.settings), **self.order)
         files = self.files_of_model()
-        return ClipCache(self.folder, dataset, files.identity(), files.tokenizer, self.dtype)
+        return ClipCache(self.folder, dataset, files.identity(), self.dtype)
 
     def missing(self) -> Missing:
         return self.job().missing(range(100))

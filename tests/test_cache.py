@@ -142,6 +142,7 @@ STILL_VALID = {
     "another scene": lambda s: plain_scene(s.data / "another", size=(32, 64)),
     "motion of the first frame": lambda s: alter(s.data / "ball/motion_vectors/motion_vectors_0000.npy"),
     "a note": lambda s: (s.data / "ball/notes.txt").write_text("nice"),
+    "a downloader's note": lambda s: (s.model / "tokenizer/.msc").write_text("2026-11-01"),
     "a folder": lambda s: touch(s.data / "ball/rgb"),
 }
 # fmt: on
@@ -333,7 +334,7 @@ def test_batches_from_the_cache_are_those_of_encoding_at_every_step(tmp_path, de
     files = WanFiles.in_folder(tiny_wan)
     check_weights(files)
     encoder = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), dtype, "cpu"))
-    job, positions = ClipCache(tmp_path, dataset, files.identity(), files.tokenizer, dtype), [range(2), range(2, 4)]
+    job, positions = ClipCache(tmp_path, dataset, files.identity(), dtype), [range(2), range(2, 4)]
     encode_missing(job, job.missing(range(4)), encoder, progress=False)
     settings = (NoiseMixture.parse("1,1,1"), 0, 0, torch.device("cpu"), dtype)
     direct = BatchLoader(dataset, positions, encoder, *settings)

@@ -121,7 +121,7 @@ def measure_loops(
     if {"cached", "batched"} & set(ways):
         parts = build_parts(preset, device, dtype, ("text_encoder", "vae"))
         encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
-        cached, seconds = fill_cache(work / "cache", dataset, encoder, tokenizer, dtype, WINDOWS)
+        cached, seconds = fill_cache(work / "cache", dataset, encoder, dtype, WINDOWS)
         found["encode_once"] = {"seconds_per_clip": seconds}
         del parts, encoder
     for stage in stages:

@@ -23,14 +23,15 @@ from motion_depth.training_state import named_trainable
 from motion_depth.wan import ClipEncoder, MotionDepthModel
 from tools.benchmarks.timing import StepClock
 
-WEIGHTS = {"vae": ["benchmark"], "text_encoder": ["benchmark"]}  # what a cache calls the weights that it is made with
+# What a cache calls the weights that it is made with.
+WEIGHTS = {part: ["benchmark"] for part in ("vae", "text_encoder", "tokenizer")}
 
 
 def fill_cache(
-    folder: Path, dataset: MotionDepthDataset, encoder: ClipEncoder, tokenizer: Path, dtype: torch.dtype, clips: int
+    folder: Path, dataset: MotionDepthDataset, encoder: ClipEncoder, dtype: torch.dtype, clips: int
 ) -> tuple[CachedDataset, float]:
     """Encodes the first clips of the sequence; their dataset, and seconds per clip."""
-    cache = ClipCache(folder, dataset, WEIGHTS, tokenizer, dtype)
+    cache = ClipCache(folder, dataset, WEIGHTS, dtype)
     missing = cache.missing(range(clips))
     began = time.perf_counter()
     encode_missing(cache, missing, encoder, progress=False)
