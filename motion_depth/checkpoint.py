@@ -203,11 +203,13 @@ def rotate(output_path: Path, keep_last: int, newest: int) -> Iterable[Path]:
 
     Args:
         newest: step of the one that has just been written. A folder of a later step was passed over as damaged when the
-            run went on; it neither counts nor goes.
+            run went on; it neither counts nor goes, and nor does a link.
     """
     if keep_last <= 0:
         return []
-    old = [folder for step, folder in step_folders(output_path) if step <= newest][keep_last:]
+    old = [folder for step, folder in step_folders(output_path) if step <= newest and not folder.is_symlink()][
+        keep_last:
+    ]
     for folder in old:
         gone = hidden(folder, "gone")
         with contextlib.suppress(OSError):  # it then stays, which harms nobody

@@ -29,7 +29,12 @@ def mark(folder: Path) -> None:
 
 
 def put_in_place(draft: Path, folder: Path) -> None:
-    """Renames. An older folder of that name and the new one change places, at once where the file system can."""
+    """Renames. An older folder of that name and the new one change places, at once where the file system can.
+
+    A link of that name gives way; what it leads to stays as it is.
+    """
+    if folder.is_symlink():
+        folder.unlink()
     if not folder.exists():
         os.rename(draft, folder)
     else:
@@ -51,7 +56,7 @@ def put_in_place(draft: Path, folder: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Deletes a marked folder, the mark last: a kill, or an error, on the way leaves a folder that is known as ours."""
-    if not _is_ours(folder):
+    if folder.is_symlink() or not _is_ours(folder):
         return
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
