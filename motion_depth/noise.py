@@ -9,6 +9,7 @@ only 2 % of its steps below sigma 0.1, where the heads see the clip best, so the
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class NoiseMixture:
     uniform: sigma ~ U(0, 1). low: sigma ~ U(0, LOW_NOISE). shifted: a step of the library's 1,000-step training grid.
 
     Raises:
-        ValueError: a negative weight, or all of them zero.
+        ValueError: a weight that is negative or not finite, or all of them zero.
     """
 
     uniform: float = 1.0
@@ -37,9 +38,10 @@ class NoiseMixture:
     shifted: float = 1.0
 
     def __post_init__(self):
-        if min(self.uniform, self.low, self.shifted) < 0 or self.uniform + self.low + self.shifted <= 0:
-            given = f"{self.uniform},{self.low},{self.shifted}"
-            raise ValueError(f"--noise_mixture {given}: expected three weights, none below 0, not all 0")
+        weights = self.uniform, self.low, self.shifted
+        if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+            given = ",".join(map(str, weights))
+            raise ValueError(f"--noise_mixture {given}: expected three finite weights, none below 0, not all 0")
 
     @staticmethod
     def parse(text: str) -> NoiseMixture:

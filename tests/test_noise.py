@@ -58,7 +58,7 @@ def test_bins_name_their_range():
     ]
 
 
-@pytest.mark.parametrize("text", ["1,1", "a,b,c", "0,0,0", "-1,1,1", ""])
+@pytest.mark.parametrize("text", ["1,1", "a,b,c", "0,0,0", "-1,1,1", "", "1e400,1,1", "1,inf,1", "1,1,nan"])
 def test_bad_mixtures_name_the_flag(text):
     with pytest.raises(ValueError, match="--noise_mixture"):
         NoiseMixture.parse(text)
