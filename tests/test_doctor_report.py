@@ -287,6 +287,16 @@ def test_a_record_serves_copies_and_no_other_files(recorded):
     assert recorded_check(recorded, scenes, ["one"]) is not None
 
 
+def test_the_record_of_the_list_itself_comes_before_a_newer_one_of_another(recorded):
+    """Two data sets may share their motion files and differ in depth."""
+    newer = record_path(recorded.with_name("another.csv"))
+    content = json.loads(record_path(recorded).read_text())
+    newer.write_text(json.dumps({**content, "checked": "2999-01-01T00:00:00+00:00"}))
+    for name, record in (("my", "my"), ("my_train", "my"), ("another", "another"), ("third", "another")):
+        found = recorded_check(recorded.with_name(f"{name}.csv"), recorded.parent / "scenes", ["one", "two"])
+        assert found.path.name == f"{record}.check.json"
+
+
 def test_a_run_says_that_there_is_a_record_of_other_files(recorded):
     operator = make_operator(recorded.parent / "scenes", 32, 64, motion_direction="forward")
     assert not [line for line in check_record(operator, [recorded], False) if "is not used" in line]

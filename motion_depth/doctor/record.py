@@ -102,17 +102,20 @@ def write_record(
 
 
 def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Iterable[str]) -> Record | None:
-    """The newest record beside the CSV that is about these scenes and these very files; None if there is none."""
+    """The record beside the CSV that is about these scenes and these very motion files; None if there is none.
+
+    Of several that of this CSV, or of one that it is a part of, comes before those of others, then the newest.
+    """
     needed = list(dict.fromkeys(scenes))
     found = []
     for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
         content = _read(path)
         if content is not None and set(needed) <= content["scenes"].keys():
-            found.append((content["checked"], path, content))
+            found.append((_is_of(path, metadata_path), content["checked"], path, content))
     if not found:
         return None
     prints = fingerprints(base_path, needed)
-    for _, path, content in sorted(found, key=lambda each: each[0], reverse=True):
+    for *_, path, content in sorted(found, key=lambda each: each[:2], reverse=True):
         if all(prints[scene] and content["scenes"][scene] == prints[scene] for scene in needed):
             return _record(path, content, needed)
     return None
@@ -121,12 +124,17 @@ def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Ite
 def unused_record(metadata_path: str | Path) -> str | None:
     """A line about the record of this CSV, or of one that it is a part of, for which `recorded_check` has no use."""
     for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
-        if Path(metadata_path).stem.startswith(path.name.removesuffix(SUFFIX)):
+        if _is_of(path, metadata_path):
             return (
                 f"{path}: is not used, as it is no record of this version, or not of these scenes with these motion "
                 "files; run tools/make_metadata.py --check again"
             )
     return None
+
+
+def _is_of(path: Path, metadata_path: str | Path) -> bool:
+    """Whether a record is named after this CSV, or one that it is a part of (my.csv and my_train.csv)."""
+    return Path(metadata_path).stem.startswith(path.name.removesuffix(SUFFIX))
 
 
 def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
