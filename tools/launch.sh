@@ -172,8 +172,8 @@ TEXT
 
 # Starts the training script with the given flags; this shell's exit status is the script's own, and signals reach it.
 # One process needs no launcher and replaces this shell. Several go through `accelerate launch` on GPUs, every setting
-# given, so that a stored accelerate configuration changes nothing but one that ACCELERATE_CONFIG names; on CPUs through torchrun, because there
-# `accelerate launch` without a configuration starts only one.
+# given, so that a stored accelerate configuration changes nothing but one that ACCELERATE_CONFIG names; on CPUs through
+# torchrun, because there `accelerate launch` without a configuration starts only one.
 launch() {
     local total=$((NUM_PROCESSES * NUM_MACHINES)) command=("$PYTHON")
     if ((NUM_GPUS == 0)); then
