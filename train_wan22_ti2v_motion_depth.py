@@ -5,7 +5,7 @@ The stage scripts show every setting and call this with accelerate:
     bash train_wan22_stage1_heads.sh
     bash train_wan22_stage2_lora.sh
 
-One process, without them (MODEL is the folder of the 5B release, or what tools/make_tiny_wan.py wrote):
+One process, without them (MODEL is the folder of the 5B release, or what tools/demo/make_tiny_wan.py wrote):
 
     python train_wan22_ti2v_motion_depth.py --stage 1 --dataset_base_path DATA --dataset_metadata_path data/my.csv \
         --model_base_path MODEL --output_path outputs/stage1 --height 480 --width 480 --num_frames 49
@@ -28,7 +28,7 @@ from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from transformers import get_scheduler
 
-from motion_depth.assemble import (
+from motion_depth.checkpoints.assemble import (
     LoraConfig,
     build_heads,
     load_heads,
@@ -36,20 +36,33 @@ from motion_depth.assemble import (
     read_lora_config,
     read_statistics,
 )
-from motion_depth.batch import Batch, reduce_item
-from motion_depth.checkpoint import Checkpoint, read_checkpoint
-from motion_depth.compiling import compile_counts, compile_parts
-from motion_depth.data import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, create_motion_data_operator
-from motion_depth.devices import check_processes, count_gpus
-from motion_depth.endings import NotFiniteError, leave, rank, run_to_the_end, say, world_size
-from motion_depth.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
-from motion_depth.health import Health, gradient_size
-from motion_depth.loader import BatchLoader, rank_positions
-from motion_depth.lora import add_lora, load_lora
-from motion_depth.losses import head_losses
-from motion_depth.noise import NoiseMixture
-from motion_depth.occupation import Occupation
-from motion_depth.preflight import (
+from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from motion_depth.checkpoints.provenance import data_identity, identify
+from motion_depth.checkpoints.schema import LORA_FILE
+from motion_depth.clips.batch import Batch, reduce_item
+from motion_depth.clips.dataset import (
+    LoadImageSequenceWithMotionWrapper,
+    MotionDepthDataset,
+    create_motion_data_operator,
+)
+from motion_depth.clips.noise import NoiseMixture
+from motion_depth.model.compiling import compile_counts, compile_parts
+from motion_depth.model.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
+from motion_depth.model.lora import add_lora, load_lora
+from motion_depth.model.sharding import move_whole, prepare_sharded, take_request
+from motion_depth.model.wan import CHECKPOINTING, MotionDepthModel
+from motion_depth.model.weights import WanFiles, check_lora_targets, check_weights
+from motion_depth.processes.devices import check_processes, count_gpus
+from motion_depth.processes.exits import NotFiniteError, leave, rank, run_to_the_end, say, world_size
+from motion_depth.processes.signals import Stopped, Stopping
+from motion_depth.readouts.losses import head_losses
+from motion_depth.readouts.statistics import Statistics
+from motion_depth.settings import check_settings, plain, to_int, warmup_remark
+from motion_depth.training.health import Health, gradient_size
+from motion_depth.training.loader import BatchLoader, rank_positions
+from motion_depth.training.log import RunLog, start_tracking
+from motion_depth.training.ownership import Occupation
+from motion_depth.training.preflight import (
     check_distinct,
     check_output,
     check_record,
@@ -57,20 +70,11 @@ from motion_depth.preflight import (
     check_scenes,
     check_shared_memory,
 )
-from motion_depth.provenance import data_identity, identify
-from motion_depth.resuming import agree_on_start, begin, write_run_file
-from motion_depth.run import Run, build_optimizer, is_due
-from motion_depth.schema import LORA_FILE
-from motion_depth.settings import check_settings, plain, to_int, warmup_remark
-from motion_depth.sharding import move_whole, prepare_sharded, take_request
-from motion_depth.source import measure_statistics, prepare_data
-from motion_depth.statistics import Statistics
-from motion_depth.stopping import Stopped, Stopping
-from motion_depth.tracking import RunLog, start_tracking
-from motion_depth.training_state import named_trainable
-from motion_depth.validation import Validation
-from motion_depth.wan import CHECKPOINTING, MotionDepthModel
-from motion_depth.weights import WanFiles, check_lora_targets, check_weights
+from motion_depth.training.prepare import measure_statistics, prepare_data
+from motion_depth.training.resuming import agree_on_start, begin, write_run_file
+from motion_depth.training.run import Run, build_optimizer, is_due
+from motion_depth.training.state import named_trainable
+from motion_depth.training.validation import Validation
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
 # By stage; stage 2 keeps the library's shifted grid, which its flow loss is weighted for.

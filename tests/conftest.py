@@ -8,12 +8,12 @@ import torch
 from diffsynth.models.wan_video_dit import WanModel
 from PIL import Image
 
-from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from motion_depth.media import read_picture
-from motion_depth.weights import WanFiles, check_weights
+from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.pictures.media import read_picture
 from tests.no_kernels import NoKernels
-from tests.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
-from tests.tool_runs import SIZE, make_checkpoint
+from tests.support.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
+from tests.support.tool_runs import SIZE, make_checkpoint
 
 DEMO_SCENES = ("ball_collide", "ball_ramp", "duck_and_domino")
 
@@ -25,7 +25,7 @@ def demo_scenes(tmp_path_factory) -> Path:
     """Three MuJoCo scenes of 96 x 96, 18 frames, with a metadata CSV beside them."""
     folder = tmp_path_factory.mktemp("demo") / "scenes"
     must_run(
-        ROOT / "tools/make_demo_scenes.py",
+        ROOT / "tools/demo/make_scenes.py",
         "--output",
         folder,
         "--height",
@@ -50,7 +50,7 @@ def demo_csv(demo_scenes) -> Path:
 def tiny_wan(demo_scenes) -> Path:
     """Files of a tiny model, its VAE fitted on the demo scenes."""
     folder = demo_scenes.parent / "tiny_wan"
-    must_run(ROOT / "tools/make_tiny_wan.py", "--dataset_base_path", demo_scenes, "--output", folder)
+    must_run(ROOT / "tools/demo/make_tiny_wan.py", "--dataset_base_path", demo_scenes, "--output", folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import time
 
 from motion_depth import progress
 from motion_depth.progress import ProgressBar
-from tests.runs import ROOT
+from tests.support.runs import ROOT
 
 
 def test_a_log_file_gets_one_line_when_a_short_loop_is_done(capsys):

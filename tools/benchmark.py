@@ -28,12 +28,12 @@ from accelerate import Accelerator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.batch import reduce_item
-from motion_depth.compiling import compile_parts
-from motion_depth.data import MotionDepthDataset, create_motion_data_operator
-from motion_depth.devices import choose_device
-from motion_depth.lora import add_lora
-from motion_depth.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
+from motion_depth.clips.batch import reduce_item
+from motion_depth.clips.dataset import MotionDepthDataset, create_motion_data_operator
+from motion_depth.model.compiling import compile_parts
+from motion_depth.model.lora import add_lora
+from motion_depth.model.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
+from motion_depth.processes.devices import choose_device
 from tools.benchmarks.loading import measure_loader
 from tools.benchmarks.memory import memory_table
 from tools.benchmarks.models import (

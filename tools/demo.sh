@@ -21,8 +21,8 @@ WARMUP="${LR_WARMUP_STEPS:-}"              # updates; empty: a tenth of each sta
 
 bash "$ROOT/tools/setup.sh"
 unset PYTHON # it was to make the environment with; from here on it is the environment's own
-# shellcheck source=tools/demo_settings.sh
-source "$ROOT/tools/demo_settings.sh"
+# shellcheck source=tools/demo/settings.sh
+source "$ROOT/tools/demo/settings.sh"
 SECONDS=0
 
 heading() {
@@ -31,7 +31,7 @@ heading() {
 
 read -ra kinds <<<"$SCENES"
 scenes() { # $1 = train or heldout, $2 = seed, $3 = variations, $4 = frames
-    "$PYTHON" "$ROOT/tools/make_demo_scenes.py" --output "$DEMO_DIR/$1" --scenes "${kinds[@]}" --seed "$2" \
+    "$PYTHON" "$ROOT/tools/demo/make_scenes.py" --output "$DEMO_DIR/$1" --scenes "${kinds[@]}" --seed "$2" \
         --variations "$3" --height "$HEIGHT" --width "$WIDTH" --num_frames "$4"
     "$PYTHON" "$ROOT/tools/make_metadata.py" --dataset_base_path "$DEMO_DIR/$1" --output "$DEMO_DIR/$1.csv"
 }
@@ -42,7 +42,7 @@ heading "Scenes to hold out"
 scenes heldout 1 1 "$HELDOUT_FRAMES"
 
 heading "A tiny model in the shape of WAN2.2-TI2V-5B"
-"$PYTHON" "$ROOT/tools/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
+"$PYTHON" "$ROOT/tools/demo/make_tiny_wan.py" --dataset_base_path "$DEMO_DIR/train" --output "$DEMO_DIR/tiny_wan"
 
 heading "Stage 1"
 OUTPUT_PATH="$DEMO_DIR/stage1" MAX_STEPS="$STAGE1_STEPS" LEARNING_RATE="${LEARNING_RATE:-$HEADS_LEARNING_RATE}" \

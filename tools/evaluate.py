@@ -25,12 +25,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model
-from motion_depth.batch import Sample, reduce_item
-from motion_depth.clips import LoadImageSequenceWithMotionWrapper, MotionDepthClip
-from motion_depth.colours import Maps
-from motion_depth.data import read_metadata
-from motion_depth.evaluation import (
+from motion_depth.checkpoints.assemble import load_model
+from motion_depth.clips.batch import Sample, reduce_item
+from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
+from motion_depth.clips.dataset import read_metadata
+from motion_depth.evaluation.report import write_report
+from motion_depth.evaluation.scores import (
     NOISE_LEVELS,
     fixed_batch,
     metrics_of,
@@ -40,13 +40,13 @@ from motion_depth.evaluation import (
     sigma_name,
     summarise,
 )
-from motion_depth.files import write_json, write_whole
-from motion_depth.loader import encode
-from motion_depth.media import write_png
-from motion_depth.panels import spread_frames, strip, truth_and_prediction_rows
+from motion_depth.files.atomic import write_json, write_whole
+from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
+from motion_depth.pictures.colours import Maps
+from motion_depth.pictures.media import write_png
+from motion_depth.pictures.panels import spread_frames, strip, truth_and_prediction_rows
 from motion_depth.progress import ProgressBar
-from motion_depth.report import write_report
-from motion_depth.wan import ClipEncoder, encode_prompts, load_pipeline
+from motion_depth.training.loader import encode
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,

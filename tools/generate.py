@@ -29,15 +29,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.assemble import load_model
-from motion_depth.checkpoint import Checkpoint
-from motion_depth.clips import check_size
-from motion_depth.generation import Reading, generate, load_fused, prepared_prompts, read_latents
-from motion_depth.inputs import Job, csv_jobs, picture_job, scene_job, video_job
-from motion_depth.panels import spread_frames
-from motion_depth.presentation import Shown, export, measure, summary, write_result, write_run
+from motion_depth.checkpoints.assemble import load_model
+from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.clips.clip import check_size
+from motion_depth.generation.inputs import Job, csv_jobs, picture_job, scene_job, video_job
+from motion_depth.generation.outputs import Shown, export, measure, summary, write_result, write_run
+from motion_depth.generation.sample import Reading, generate, load_fused, prepared_prompts, read_latents
+from motion_depth.model.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
+from motion_depth.pictures.panels import spread_frames
 from motion_depth.progress import ProgressBar
-from motion_depth.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,

@@ -52,7 +52,7 @@ find_python() {
     "$PYTHON" -c "$complete" torch diffsynth accelerate ||
         fail "$PYTHON lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh', or set PYTHON to one with them"
     local status=0
-    NUM_GPUS="$(PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m motion_depth.devices)" || status=$?
+    NUM_GPUS="$(PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m motion_depth.processes.devices)" || status=$?
     ((status != 2)) || exit 2 # it has said which GPUs cannot be used, and why
     ((status == 0)) || fail "$PYTHON cannot import torch; its message stands above"
 }

@@ -34,11 +34,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from motion_depth.csv_files import COLUMNS, read_csv
-from motion_depth.files import expect_file, write_whole
-from motion_depth.prompts import make_prompt
-from motion_depth.scenes import SceneIndex, find_scenes, index_scene
-from motion_depth.split import (
+from motion_depth.data.prompts import make_prompt
+from motion_depth.data.scene import SceneIndex, find_scenes, index_scene
+from motion_depth.data.split import (
     PARTS,
     count_validation,
     moved,
@@ -50,6 +48,8 @@ from motion_depth.split import (
     split_rows,
     take_back,
 )
+from motion_depth.files.atomic import expect_file, write_whole
+from motion_depth.files.tables import COLUMNS, read_csv
 
 if TYPE_CHECKING:
     from motion_depth.doctor.check import Settings
@@ -205,8 +205,8 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
 
 def check_settings(args: argparse.Namespace) -> Settings:
     """The flags of training that the check is for. Raises ValueError naming the flag."""
+    from motion_depth.data.motion import MotionConvention
     from motion_depth.doctor.check import Settings  # torch comes with it, which listing scenes can do without
-    from motion_depth.motion import MotionConvention
 
     if args.num_frames < 5 or args.num_frames % 4 != 1:
         raise ValueError(f"--num_frames: found {args.num_frames}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate as resize
 
-from motion_depth.assemble import read_head_config, read_statistics
-from motion_depth.checkpoint import Checkpoint, read_checkpoint
-from motion_depth.clips import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
-from motion_depth.devices import choose_device
+from motion_depth.checkpoints.assemble import read_head_config, read_statistics
+from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from motion_depth.checkpoints.provenance import require_same_weights
+from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
+from motion_depth.data.findings import errors, raise_errors
 from motion_depth.doctor.record import recorded_check
-from motion_depth.endings import say
-from motion_depth.findings import errors, raise_errors
-from motion_depth.preflight import scene_findings, weigh_record
-from motion_depth.provenance import require_same_weights
+from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.processes.devices import choose_device
+from motion_depth.processes.exits import say
 from motion_depth.settings import to_int
-from motion_depth.weights import WanFiles, check_weights
+from motion_depth.training.preflight import scene_findings, weigh_record
 
 CLIP_SETTINGS = ("height", "width", "num_frames", "frame_stride", "motion_units", "motion_direction", "motion_y_axis",
                  "motion_frame_offset")  # fmt: skip

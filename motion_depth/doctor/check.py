@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from motion_depth.data.findings import Finding, by_severity
+from motion_depth.data.motion import MotionConvention
+from motion_depth.data.scene import SUFFIXES, find_scenes, is_scene
 from motion_depth.doctor.convention import Verdict, judge
 from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, identical_rules, size_rules
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
@@ -20,10 +23,7 @@ from motion_depth.doctor.quick import short_rules
 from motion_depth.doctor.record import fingerprints
 from motion_depth.doctor.rows import check_rows
 from motion_depth.doctor.scene_rules import scene_rules
-from motion_depth.findings import Finding, by_severity
-from motion_depth.motion import MotionConvention
 from motion_depth.progress import ProgressBar
-from motion_depth.scenes import SUFFIXES, find_scenes, is_scene
 
 
 @dataclass(frozen=True)

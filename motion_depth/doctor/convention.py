@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.photometry import BASELINES, CANDIDATES, OFFSETS, PER_OFFSET, Evidence
-from motion_depth.motion import MotionConvention
 
 MIN_EXPLAINED = 0.05  # the best reading must explain this much, or light changes more than motion does
 LONGER_BASELINE = 0.05  # a longer baseline must explain this much more than one frame

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.findings import Finding
+from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.convention import FLAGS, Verdict, differing, flags
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, OFFSETS
-from motion_depth.findings import Finding
-from motion_depth.motion import MotionConvention
 
 MOVING_SHARE = 0.02  # of the pixels, in a typical frame: motion should then be explained by some convention
 # An outline in the motion must be one in the depth file of its frame. Another frame's depth file must fit better by

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH, is_there
+from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH, is_there
 
 PATCHES = 16  # along the shorter side
 PATCH_POINTS = 6  # along each side of a patch

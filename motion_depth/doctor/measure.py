@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.findings import Finding
+from motion_depth.data.frame_files import DEPTH, MOTION, RGB, picture_size, read_motion, read_pixels, read_raw_depth
+from motion_depth.data.scene import list_scene
 from motion_depth.doctor.depth import PlaneFit, fit_planes
 from motion_depth.doctor.edges import weigh_edges
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.table import SPEED_BINS, Grid, depth_row, left_out_row, motion_row, picture_row
-from motion_depth.findings import Finding
-from motion_depth.frame_files import DEPTH, MOTION, RGB, picture_size, read_motion, read_pixels, read_raw_depth
-from motion_depth.scenes import list_scene
 
 SEGMENTS = 12
 THUMBNAIL = 96  # largest side, pixels

@@ -12,15 +12,15 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from motion_depth.colours import colour_depth, colour_motion
+from motion_depth.data.frame_files import is_there
+from motion_depth.data.motion import MotionConvention, decode_motion
+from motion_depth.data.resting import camera_rests
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, PER_OFFSET
 from motion_depth.doctor.summary import StrideSummary
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
-from motion_depth.frame_files import is_there
-from motion_depth.motion import MotionConvention, decode_motion
-from motion_depth.resting import camera_rests
+from motion_depth.pictures.colours import colour_depth, colour_motion
 
 INK, GOOD, OTHER, GRID = "#1f2937", "#0f766e", "#cbd5e1", "#e5e7eb"
 LOWEST = -0.5  # explained shares below are cut off: how bad a wrong reading is does not matter

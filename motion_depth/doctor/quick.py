@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from motion_depth.files import file_size
-from motion_depth.findings import Finding
-from motion_depth.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
-from motion_depth.scenes import list_scene
+from motion_depth.data.findings import Finding
+from motion_depth.data.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
+from motion_depth.data.scene import list_scene
+from motion_depth.files.atomic import file_size
 
 THREADS = 16  # they wait for the disk, or for a server
 SHORTEST_CLIP = 5  # frames

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from motion_depth.data.findings import Finding, errors
+from motion_depth.data.frame_files import MOTION
+from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
-from motion_depth.files import expect_file, write_whole
-from motion_depth.findings import Finding, errors
-from motion_depth.frame_files import MOTION
-from motion_depth.identity import sample_digest, sampled
-from motion_depth.motion import MotionConvention
+from motion_depth.files.atomic import expect_file, write_whole
+from motion_depth.files.digests import sample_digest, sampled
 
 SUFFIX = ".check.json"
 VERSION = 2

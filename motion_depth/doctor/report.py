@@ -12,13 +12,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from motion_depth.data.findings import SEVERITIES, Finding
 from motion_depth.doctor import plots
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.convention import flags
 from motion_depth.doctor.summary import convention_sentence, summarise_scenes, summarise_strides
 from motion_depth.doctor.text import headline, metres, number, percent, relative
-from motion_depth.files import write_whole
-from motion_depth.findings import SEVERITIES, Finding
+from motion_depth.files.atomic import write_whole
 
 VERSION = 1
 SHOWN_TOGETHER = 5  # findings of one kind beyond this many are folded away in the page

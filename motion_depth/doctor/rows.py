@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from motion_depth.csv_files import column_names, column_problem, field_problem, parse_csv
-from motion_depth.files import expect_file
-from motion_depth.findings import Finding, Severity
+from motion_depth.data.findings import Finding, Severity
+from motion_depth.files.atomic import expect_file
+from motion_depth.files.tables import column_names, column_problem, field_problem, parse_csv
 
 MAX_TOKENS = 512  # WAN's text encoder cuts what is longer, without a word
 CHARACTERS_PER_TOKEN = 4  # of English, about

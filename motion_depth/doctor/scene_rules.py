@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.findings import Finding, Severity
+from motion_depth.data.frame_files import DEPTH, FAR_DEPTH, MOTION, NEAR_DEPTH, RGB
 from motion_depth.doctor.measure import SceneMeasure
-from motion_depth.findings import Finding, Severity
-from motion_depth.frame_files import DEPTH, FAR_DEPTH, MOTION, NEAR_DEPTH, RGB
 
 BLACK = 8  # of 255: no colour of a black picture is brighter; in a plain one, none differs by more
 CHANGES = 0.002  # share of pixels that must change for a picture or a depth map to have changed

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH
+from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.convention import Verdict, flags
 from motion_depth.doctor.dataset_rules import describe, moving_share
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.quick import windows
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
-from motion_depth.frame_files import FAR_DEPTH, NEAR_DEPTH
-from motion_depth.motion import MotionConvention
 
 STRIDES = (1, 2, 3, 4, 6, 8)
 NOTHING = {

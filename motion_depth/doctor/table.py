@@ -7,11 +7,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.frame_files import is_there
+from motion_depth.data.motion import MotionConvention, Units
+from motion_depth.data.resting import camera_rests
 from motion_depth.doctor.depth import describe
 from motion_depth.doctor.photometry import NOISE
-from motion_depth.frame_files import is_there
-from motion_depth.motion import MotionConvention, Units
-from motion_depth.resting import camera_rests
 
 GRID_PIXELS = 10_000  # of a frame
 CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this

@@ -6,9 +6,9 @@ import math
 import os
 from collections.abc import Iterator
 
+from motion_depth.data.findings import SEVERITIES
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.summary import SceneSummary, convention_sentence, summarise_scenes, summarise_strides
-from motion_depth.findings import SEVERITIES
 
 
 def text_lines(check: DatasetCheck) -> Iterator[str]:

@@ -25,11 +25,11 @@ from torch.nn.functional import max_pool2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from motion_depth.motion import FrameMotion, compose
-from tools.demo_scenes.builders import SCENES
-from tools.demo_scenes.recording import CAMERAS, Recording, record
-from tools.demo_scenes.render import SceneRenderer
-from tools.demo_scenes.world import World
+from motion_depth.data.motion import FrameMotion, compose
+from tools.demo.scenes.builders import SCENES
+from tools.demo.scenes.recording import CAMERAS, Recording, record
+from tools.demo.scenes.render import SceneRenderer
+from tools.demo.scenes.world import World
 
 NAMES = ("ball_collide", "ball_rolls_off", "duck_and_domino", "ball_and_block_fall", "roll_behind_box", "ball_train")
 FRAMES = 33  # of a scene

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from motion_depth.batch import reduce_item
-from motion_depth.cache import clip_files
-from motion_depth.data import ClipId, MotionDepthDataset, create_motion_data_operator, raise_load_errors
+from motion_depth.cache.cached import clip_files
+from motion_depth.clips.batch import reduce_item
+from motion_depth.clips.dataset import ClipId, MotionDepthDataset, create_motion_data_operator, raise_load_errors
 
 
 def read_serially(dataset: MotionDepthDataset, scene: str, window: int) -> dict[str, np.ndarray]:

@@ -20,10 +20,10 @@ from diffsynth.pipelines.wan_video import WanVideoPipeline
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from motion_depth.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from motion_depth.tiny import build_tokenizer, dit_arguments
-from motion_depth.tiny_vae import TinyWanVideoVAE38
-from motion_depth.wan import TEXT_TOKENS, MotionDepthModel, count_operations
+from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.model.wan import TEXT_TOKENS, MotionDepthModel, count_operations
+from motion_depth.tiny.model import build_tokenizer, dit_arguments
+from motion_depth.tiny.vae import TinyWanVideoVAE38
 
 PARTS = ("dit", "text_encoder", "vae")
 DIT_5B = next(

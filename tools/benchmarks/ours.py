@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from motion_depth.batch import Batch
-from motion_depth.cache import CachedDataset, ClipCache
-from motion_depth.data import MotionDepthDataset
-from motion_depth.encoding import encode_missing
-from motion_depth.loader import BatchLoader
-from motion_depth.losses import LossScales, head_losses
-from motion_depth.noise import NoiseMixture
-from motion_depth.run import build_optimizer
-from motion_depth.training_state import named_trainable
-from motion_depth.wan import ClipEncoder, MotionDepthModel
+from motion_depth.cache.cached import CachedDataset, ClipCache
+from motion_depth.cache.encode import encode_missing
+from motion_depth.clips.batch import Batch
+from motion_depth.clips.dataset import MotionDepthDataset
+from motion_depth.clips.noise import NoiseMixture
+from motion_depth.model.wan import ClipEncoder, MotionDepthModel
+from motion_depth.readouts.losses import LossScales, head_losses
+from motion_depth.training.loader import BatchLoader
+from motion_depth.training.run import build_optimizer
+from motion_depth.training.state import named_trainable
 from tools.benchmarks.timing import StepClock
 
 # What a cache calls the weights that it is made with.

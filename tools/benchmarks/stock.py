@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from motion_depth.batch import stack_targets
-from motion_depth.data import MotionDepthDataset, raise_load_errors
-from motion_depth.heads import DitFeatures, MotionDepthHeads
-from motion_depth.losses import LossScales, head_losses
-from motion_depth.weights import quiet
+from motion_depth.clips.batch import stack_targets
+from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
+from motion_depth.model.heads import DitFeatures, MotionDepthHeads
+from motion_depth.model.weights import quiet
+from motion_depth.readouts.losses import LossScales, head_losses
 from tools.benchmarks.timing import StepClock
 
 LORA_TARGETS = "q,k,v,o,ffn.0,ffn.2"

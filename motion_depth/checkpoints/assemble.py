@@ -1,0 +1,162 @@
+"""Models to checkpoint tensors and back: what training saves is what stage 2 and every tool rebuild."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffsynth.models.wan_video_dit import WanModel
+from torch import Tensor, nn
+
+from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.checkpoints.schema import DEPTH_FILE, FORMAT, LORA_FILE, MOTION_FILE, STATISTICS_FILE
+from motion_depth.model.heads import HeadConfig, MotionDepthHeads
+from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
+from motion_depth.model.wan import MotionDepthModel
+from motion_depth.readouts.statistics import Statistics
+
+VERSIONS = ("diffsynth", "torch", "accelerate", "peft", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Rank and target modules of the LoRA on the DiT, and the block behind which there is none (None: no such)."""
+
+    rank: int
+    target_modules: tuple[str, ...]
+    last_block: int | None = None
+
+
+def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraConfig | None, run: dict) -> dict:
+    """The config.json of a checkpoint: enough to rebuild the heads, and to know what they were trained on.
+
+    Args:
+        run: the training script's settings (sizes, conventions, data, seed), as plain values.
+    """
+    return {
+        "format": FORMAT,
+        "heads": heads.to_json(),
+        "statistics": statistics.to_json(),
+        "lora": None if lora is None else asdict(lora),
+        "motion": "backward flow in pixels of the clip's resolution, x right, y down, to the previous sampled frame",
+        "depth": "natural logarithm of metres along the ray (distance to camera)",
+        "run": run,
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+    }
+
+
+def model_tensors(model: MotionDepthModel, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
+    """The tensor files of a checkpoint: heads, LoRA if the DiT has one, and the per-pixel mean depth."""
+    files = {
+        MOTION_FILE: model.heads.motion.state_dict(),
+        DEPTH_FILE: model.heads.depth.state_dict(),
+        STATISTICS_FILE: {"mean_depth": statistics.mean_depth},
+    }
+    if lora := lora_state_dict(model.dit):
+        files[LORA_FILE] = lora
+    return files
+
+
+def read_statistics(checkpoint: Checkpoint) -> Statistics:
+    """The training set's statistics as they were when the heads were made. Raises ValueError if the map is none."""
+    where = f"{checkpoint.folder / STATISTICS_FILE}: mean_depth"
+    if (mean_depth := checkpoint.tensors(STATISTICS_FILE).get("mean_depth")) is None:
+        raise ValueError(f"{where} is missing")
+    if mean_depth.dim() != 2 or not mean_depth.numel() or not mean_depth.isfinite().all():
+        raise ValueError(f"{where}: found shape {tuple(mean_depth.shape)}, expected (h, w) of finite metres")
+    return Statistics.from_json(checkpoint.config["statistics"], mean_depth)
+
+
+def read_head_config(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> HeadConfig:
+    """The architecture of a checkpoint's heads.
+
+    Raises:
+        ValueError: the heads were trained on a DiT of another width or depth.
+    """
+    config = HeadConfig(**checkpoint.config["heads"])
+    if config.dit_dim != dit_dim or max(config.taps) >= num_blocks:
+        raise ValueError(
+            f"{checkpoint.folder}: heads of a DiT of width {config.dit_dim} that read blocks {config.taps}; "
+            f"this DiT has width {dit_dim} and {num_blocks} blocks"
+        )
+    return config
+
+
+def build_heads(config: HeadConfig, statistics: Statistics) -> MotionDepthHeads:
+    """New heads whose first prediction is the training set's median depth and no motion."""
+    return MotionDepthHeads(config, statistics.scales.motion, statistics.log_depth, statistics.scales.log_depth)
+
+
+def load_heads(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> MotionDepthHeads:
+    """Rebuilds a checkpoint's heads and loads their weights (float32, on the CPU).
+
+    Raises:
+        ValueError: the heads do not fit the DiT, or a file is not what config.json describes.
+    """
+    config, statistics = read_head_config(checkpoint, dit_dim, num_blocks), read_statistics(checkpoint)
+    with torch.device("meta"):  # nothing of a size that the files do not have is ever built
+        planned = build_heads(config, statistics)
+    files = {name: checkpoint.tensors(name) for name in (MOTION_FILE, DEPTH_FILE)}
+    for (name, tensors), head in zip(files.items(), (planned.motion, planned.depth), strict=True):
+        _require_shapes(head, tensors, checkpoint.folder / name)
+    heads = build_heads(config, statistics)
+    heads.motion.load_state_dict(files[MOTION_FILE])
+    heads.depth.load_state_dict(files[DEPTH_FILE])
+    return heads
+
+
+def _require_shapes(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Raises ValueError unless some tensors are a module's, by names and shapes, in float32."""
+    own, theirs = (
+        {name: tuple(value.shape) for name, value in each.items()} for each in (module.state_dict(), tensors)
+    )
+    if wrong := sorted(name for name in own | theirs if own.get(name) != theirs.get(name)):
+        raise ValueError(
+            f"{source}: does not fit config.json ({len(wrong)} tensors, the first is {wrong[0]}: found "
+            f"{theirs.get(wrong[0], 'none')}, expected {own.get(wrong[0], 'none')})"
+        )
+    if wrong := [name for name, value in tensors.items() if value.dtype != torch.float32]:
+        raise ValueError(f"{source}: {wrong[0]} is {tensors[wrong[0]].dtype}, expected torch.float32")
+
+
+def read_lora_config(checkpoint: Checkpoint) -> LoraConfig | None:
+    """LoRA of a checkpoint, None for stage 1."""
+    lora = checkpoint.config["lora"]
+    return None if lora is None else LoraConfig(**lora | {"target_modules": tuple(lora["target_modules"])})
+
+
+def read_lora(checkpoint: Checkpoint, dit: WanModel) -> dict[str, Tensor]:
+    """LoRA weights of a checkpoint that has some, after making sure that each layer of the DiT can take its own.
+
+    Raises:
+        ValueError: a layer is not there or of another size, or the rank is not config.json's.
+    """
+    source, rank = checkpoint.folder / LORA_FILE, checkpoint.config["lora"]["rank"]
+    tensors, layers = checkpoint.tensors(LORA_FILE), dict(dit.named_modules())
+    for name, value in tensors.items():
+        layer, _, side = name.rpartition(".lora_")
+        weight = getattr(layers.get(layer), "weight", None)
+        sizes = None if weight is None else {"A.weight": (rank, weight.shape[1]), "B.weight": (weight.shape[0], rank)}
+        if sizes is None or sizes.get(side) != tuple(value.shape):
+            expected = "no such tensor" if sizes is None else sizes.get(side, "no such tensor")
+            found = f"{name} of shape {tuple(value.shape)}"
+            raise ValueError(f"{source}: {found} does not fit the DiT at rank {rank}, expected {expected}")
+    if not tensors:
+        raise ValueError(f"{source}: holds no tensor, config.json promises LoRA of rank {rank}")
+    return tensors
+
+
+def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str) -> MotionDepthModel:
+    """A trained model for inference: heads, and LoRA on the given DiT if the checkpoint has it.
+
+    Raises:
+        ValueError: the checkpoint does not fit the DiT.
+    """
+    heads = load_heads(checkpoint, dit.dim, len(dit.blocks))
+    if lora := read_lora_config(checkpoint):
+        tensors = read_lora(checkpoint, dit)
+        dit = add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
+        load_lora(dit, tensors, str(checkpoint.folder / LORA_FILE), lora.last_block)
+    return MotionDepthModel(dit, heads, train_dit=False).to(device).requires_grad_(False).eval()

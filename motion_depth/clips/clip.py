@@ -1,0 +1,280 @@
+"""From a scene's files to a clip with its targets: the clip, and the operator that loads one.
+
+Axes: T frame, H height, W width. Motion follows the conventions of motion.py, files those of scenes.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffsynth.core.data.operators import DataProcessingOperator
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from motion_depth.data.frame_files import read_depth, read_motion, read_pixels
+from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
+from motion_depth.data.resting import FrameFiles, compose_files
+from motion_depth.data.scene import SceneIndex, index_scene
+
+SIZE_FACTOR = 32  # height and width of a clip: VAE 16 times patch 2
+READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
+
+
+@dataclass
+class MotionDepthClip:
+    """A clip with its targets; tensors of one length T and one size H, W, checked on construction.
+
+    A compact clip has its two maps in float16 (`LoadImageSequenceWithMotionWrapper.read`): 0.05 % of a depth, 0.004 px
+    of an 8 px motion.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8.
+        motion: (T, 2, H, W) float32, pixels of this size, backward flow (x, y) to the previous frame of the clip; 0
+            where it is invalid.
+        motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame; where nothing is there, only
+            while the camera rests in every step between the two frames (`resting.camera_rests`).
+        depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
+        depth_valid: (T, H, W) bool, False where nothing is there (`frame_files.is_there`).
+        frame_ids: (T,) int64, the frame numbers of the files.
+        scene: the CSV's `video`.
+    """
+
+    frames: Tensor
+    motion: Tensor
+    motion_valid: Tensor
+    depth: Tensor
+    depth_valid: Tensor
+    frame_ids: Tensor
+    scene: str
+
+    def __post_init__(self) -> None:
+        t, h, w = self.depth.shape
+        maps = torch.float16 if self.depth.dtype == torch.float16 else torch.float32
+        for name, (shape, dtype) in self.layout(t, h, w, maps).items():
+            found = getattr(self, name)
+            if (tuple(found.shape), found.dtype) != (shape, dtype):
+                raise ValueError(f"{name}: found {tuple(found.shape)} {found.dtype}, expected {shape} {dtype}")
+
+    @staticmethod
+    def layout(
+        t: int, h: int, w: int, maps: torch.dtype = torch.float32
+    ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a clip of t frames of h x w pixels; `maps` is that of motion and depth."""
+        return {
+            "frames": ((t, h, w, 3), torch.uint8),
+            "motion": ((t, 2, h, w), maps),
+            "motion_valid": ((t, h, w), torch.bool),
+            "depth": ((t, h, w), maps),
+            "depth_valid": ((t, h, w), torch.bool),
+            "frame_ids": ((t,), torch.int64),
+        }
+
+
+class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
+    """DiffSynth operator: a scene's name, or (name, window), to a MotionDepthClip; a name alone means window 0.
+
+    Window w of a scene is its clip that starts at its w-th frame; all clips of a scene have the same stride. Built by
+    `create_motion_data_operator`. Composes with `>>`, can be pickled, and returns the same clip for the same argument.
+    """
+
+    def __init__(
+        self,
+        base_path: str | Path,
+        height: int,
+        width: int,
+        num_frames: int,
+        frame_stride: int | Literal["auto"],
+        convention: MotionConvention,
+    ):
+        self.base_path = Path(base_path)
+        self.height, self.width, self.num_frames = height, width, num_frames
+        self.frame_stride = frame_stride
+        self.convention = convention
+        self._indices: dict[str, SceneIndex] = {}
+
+    def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
+        """Load a clip. Raises ValueError for bad data, see scenes.py, and for a window that the scene does not have."""
+        scene, window = (data, 0) if isinstance(data, str) else data
+        return self.read(scene, window)
+
+    def read(self, scene: str, window: int, compact: bool = False) -> MotionDepthClip:
+        """As a call. Compact: the maps in float16, and in memory that processes share.
+
+        A loader's worker hands such a clip over without a copy, and it is half as large.
+        """
+        windows = self.num_windows(scene)
+        if not 0 <= window < windows:
+            raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
+        index, stride = self.index(scene), self.stride(scene)
+        clip = self._empty_clip(scene, index.frame_ids[window::stride][: self.num_frames], compact)
+        crop = cover_crop((index.height, index.width), (self.height, self.width))
+        threads = read_threads()
+        if threads == 1:
+            for t in range(self.num_frames):
+                self._load_frame(clip, t, index, stride, crop)
+            return clip
+        with ThreadPoolExecutor(threads) as pool:
+            # `list` hands on the first error; files that nobody has begun to read then stay unread.
+            list(pool.map(lambda t: self._load_frame(clip, t, index, stride, crop), range(self.num_frames)))
+        return clip
+
+    def index(self, scene: str) -> SceneIndex:
+        """The scene's files, listed and checked once. Raises ValueError, see `index_scene`."""
+        if scene not in self._indices:
+            self._indices[scene] = index_scene(self.base_path, scene)
+        return self._indices[scene]
+
+    def stride(self, scene: str) -> int:
+        """Frames of the scene per frame of a clip. Raises ValueError if the scene is too short."""
+        frames = self._usable_frames(scene)
+        found = f"scene {scene!r} in {self.base_path}: found {frames} frames"
+        if self.convention.frame_offset > 0:
+            found += f" with motion at --motion_frame_offset {self.convention.frame_offset}"
+        if frames < self.num_frames:
+            raise ValueError(f"{found}, expected at least the {self.num_frames} of a clip (--num_frames)")
+        longest = (frames - 1) // (self.num_frames - 1)
+        if self.frame_stride == "auto":
+            return longest
+        if self.frame_stride > longest:
+            needed = (self.num_frames - 1) * self.frame_stride + 1
+            raise ValueError(
+                f"{found}, expected {needed} for {self.num_frames} frames at --frame_stride {self.frame_stride}; "
+                f"the largest that fits is {longest}"
+            )
+        return self.frame_stride
+
+    def num_windows(self, scene: str) -> int:
+        """How many distinct clips the scene has. Raises ValueError if the scene is too short."""
+        return self._usable_frames(scene) - (self.num_frames - 1) * self.stride(scene)
+
+    def _usable_frames(self, scene: str) -> int:
+        """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
+        return len(self.index(scene).frame_ids) - max(0, self.convention.frame_offset)
+
+    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...], compact: bool) -> MotionDepthClip:
+        """A clip of zeros, to be filled frame by frame, each by one thread."""
+        maps = torch.float16 if compact else torch.float32
+        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width, maps)
+        shared = compact and get_worker_info() is not None
+        tensors = {name: zeros(shape, dtype, shared) for name, (shape, dtype) in layout.items()}
+        return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
+
+    def _load_frame(self, clip: MotionDepthClip, t: int, index: SceneIndex, stride: int, crop: CoverCrop) -> None:
+        """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
+        frame = int(clip.frame_ids[t])
+        pixels = read_pixels(index.rgb[frame], index.height, index.width)
+        if crop.source != crop.target:
+            pixels = np.asarray(resize_image(Image.fromarray(pixels), crop))
+        np.copyto(clip.frames[t].numpy(), pixels)
+        depth = read_depth(index.depth[frame], index.height, index.width)
+        self._put_depth(clip, t, depth, crop)
+        if t == 0:
+            return
+        frames = list(self._steps(index, frame, stride, depth))
+        points, flow, valid = compose_files(frames, crop)
+        clip.motion_valid[t] = True
+        clip.motion_valid[t].view(-1).index_copy_(0, points, valid)
+        clip.motion[t].view(2, -1).index_copy_(1, points, flow.to(clip.motion.dtype))
+        something = clip.depth_valid[t]
+        if not something.all() and not all(step.camera_rests() for step in frames):
+            clip.motion_valid[t] &= something
+            clip.motion[t].masked_fill_(~something, 0.0)
+
+    def _put_depth(self, clip: MotionDepthClip, t: int, depth: np.ndarray, crop: CoverCrop) -> None:
+        clip.depth[t] = crop.nearest(torch.from_numpy(depth))
+        clip.depth_valid[t] = clip.depth[t] > 0
+
+    def _steps(self, index: SceneIndex, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
+        """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""
+        size = index.height, index.width
+        for number in range(frame, frame - stride, -1):
+            vectors = read_motion(index.motion[number + self.convention.frame_offset], *size)
+            its_depth = depth if number == frame else read_depth(index.depth[number], *size)
+            yield FrameFiles(vectors, its_depth, self.convention)
+
+
+def read_threads() -> int:
+    """Threads that read one clip: the cores there are for each loader process on this machine, at most READ_THREADS.
+
+    More would only stand in each other's way.
+    """
+    worker = get_worker_info()
+    loaders = (worker.num_workers if worker else 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(READ_THREADS, cores // loaders))
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, shared: bool) -> Tensor:
+    """Zeros; shared: in memory that another process can map, as the library's own collate function takes it."""
+    if not shared:
+        return torch.zeros(shape, dtype=dtype)
+    size = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(size * dtype.itemsize, device="cpu")  # the system hands it out zeroed
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+
+
+def create_motion_data_operator(
+    base_path: str | Path,
+    height: int = 480,
+    width: int = 480,
+    num_frames: int = 49,
+    frame_stride: int | Literal["auto"] = "auto",
+    motion_units: str = "pixels",
+    motion_direction: str = "backward",
+    motion_y_axis: str = "down",
+    motion_frame_offset: int = 0,
+) -> LoadImageSequenceWithMotionWrapper:
+    """The operator that loads clips from the scenes under `base_path`.
+
+    Args:
+        height, width: of a clip, in pixels, multiples of 32; pictures are scaled to cover it and cut at the centre.
+        num_frames: of a clip, 4k+1 with k >= 1.
+        frame_stride: frames of a scene per frame of a clip; "auto" is the largest that fits, for each scene.
+        motion_units, motion_direction, motion_y_axis, motion_frame_offset: of the files, see `MotionConvention`.
+
+    Raises:
+        ValueError: one of them is not as said here; the message names the training script's flag.
+    """
+    check_size(height, width)
+    if not is_integer(num_frames) or num_frames < 5 or num_frames % 4 != 1:
+        raise ValueError(f"--num_frames: found {num_frames!r}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    if frame_stride != "auto" and (not is_integer(frame_stride) or frame_stride < 1):
+        raise ValueError(f"--frame_stride: found {frame_stride!r}, expected a whole number from 1 on, or auto")
+    convention = MotionConvention(motion_units, motion_direction, motion_y_axis, motion_frame_offset)
+    if not Path(base_path).is_dir():
+        raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
+    return LoadImageSequenceWithMotionWrapper(base_path, height, width, num_frames, frame_stride, convention)
+
+
+def check_size(height: Any, width: Any) -> None:
+    """Raises ValueError, which names the flag and the nearest sizes, for one that the model does not take."""
+    for name, pixels in (("height", height), ("width", width)):
+        if not is_integer(pixels) or pixels <= 0 or pixels % SIZE_FACTOR:
+            below = max(0, pixels) // SIZE_FACTOR * SIZE_FACTOR if is_integer(pixels) else 0
+            nearest = f"{below} or {below + SIZE_FACTOR}" if below else f"at least {SIZE_FACTOR}"
+            raise ValueError(
+                f"--{name}: found {pixels!r}, expected a multiple of {SIZE_FACTOR} (the VAE's 16 x the DiT's patch): "
+                f"{nearest}"
+            )
+
+
+def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
+    """As the library's ImageCropAndResize: antialiased bilinear to cover the target, then the centre."""
+    if crop.source == crop.target:
+        return image
+    (height, width), (target_height, target_width) = crop.resized, crop.target
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.crop((crop.left, crop.top, crop.left + target_width, crop.top + target_height))
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,107 @@
+"""Scoring a model on clips at fixed noise levels; used by tools/evaluate.py and by validation while training.
+
+Axes: b clip (always 1 here), t frame, h w pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import pandas
+import torch
+from torch import Tensor
+
+from motion_depth.clips.batch import Batch, Sample, stack_targets
+from motion_depth.clips.noise import clip_noise
+from motion_depth.model.wan import MotionDepthModel
+from motion_depth.readouts.losses import Targets
+from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
+
+NOISE_LEVELS = (0.02, 0.25, 0.5, 0.75, 1.0)
+KEYS = ["scene", "window", "sigma", "frame"]
+
+
+def fixed_batch(
+    sample: Sample, context: Tensor, sigma: float, seed: int, device: torch.device, dtype: torch.dtype
+) -> Batch:
+    """One encoded sample at a chosen noise level.
+
+    The noise depends on the seed and the sample's position only, so every noise level mixes in the same noise.
+    """
+    noise = clip_noise(tuple(sample.latents.shape), seed, sample.position)
+    return Batch(
+        latents=sample.latents[None].to(device, dtype),
+        first=sample.first[None].to(device, dtype),
+        context=context.to(device, dtype),
+        noise=noise[None].to(device, dtype),
+        sigma=torch.tensor([sigma], device=device),
+        targets=stack_targets([sample.targets]).to(device),
+        positions=[sample.position],
+        scenes=[sample.scene],
+    )
+
+
+@torch.no_grad()
+def predict(model: MotionDepthModel, batch: Batch, with_flow: bool = False) -> dict[str, Tensor]:
+    """The heads' predictions for a batch (see `MotionDepthHeads.forward`)."""
+    return model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow)
+
+
+def score_frames(predictions: dict[str, Tensor], targets: Targets, mean_depth: Tensor, keys: dict) -> pandas.DataFrame:
+    """Sums of one clip, a row per frame: the model's, and each baseline's as `<baseline>/<sum>`.
+
+    Args:
+        keys: values of `scene`, `window` and `sigma`.
+    """
+    sums = prediction_sums(predictions, targets)
+    for name, values in baseline_sums(targets, mean_depth).items():
+        sums |= {f"{name}/{key}": value for key, value in values.items()}
+    rows = pandas.DataFrame({name: value[0].cpu().numpy() for name, value in sums.items()})
+    return rows.assign(frame=range(len(rows)), **keys)
+
+
+def metrics_of(rows: pandas.DataFrame) -> dict[str, float | None]:
+    """Metrics over some rows of `score_frames`, the baselines' as `<metric>_<baseline>`; see `metrics.finish`."""
+    sums = rows.drop(columns=KEYS).sum(skipna=False)
+    metrics = finish({name: value for name, value in sums.items() if "/" not in name})
+    for baseline in dict.fromkeys(name.split("/")[0] for name in sums.index if "/" in name):
+        own = {name.split("/")[1]: value for name, value in sums.items() if name.startswith(f"{baseline}/")}
+        metrics |= {f"{name}_{baseline}": value for name, value in finish(own).items()}
+    return metrics
+
+
+def not_finite(levels: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """The metrics that are inf or NaN, by noise level, such as "abs_rel at noise 0.5"."""
+    return [
+        f"{name} at noise {sigma}"
+        for sigma, metrics in levels.items()
+        for name, value in metrics.items()
+        if value is not None and not math.isfinite(value)
+    ]
+
+
+def sigma_name(sigma: float) -> str:
+    """How a noise level is written in files and logs: "0.02", "0.5", "1.0"."""
+    return str(float(sigma))
+
+
+def summarise(clips: Iterable[pandas.DataFrame]) -> dict:
+    """All rows of an evaluation as nested metrics.
+
+    Returns:
+        `overall[sigma]`, `per_scene[scene][sigma]` and `per_frame[sigma]` (a list by frame of the clip), each a dict of
+        metrics (`metrics_of`).
+    """
+    rows = pandas.concat(list(clips), ignore_index=True)
+    return {
+        "overall": {sigma_name(sigma): metrics_of(part) for sigma, part in rows.groupby("sigma")},
+        "per_scene": {
+            scene: {sigma_name(sigma): metrics_of(part) for sigma, part in of_scene.groupby("sigma")}
+            for scene, of_scene in rows.groupby("scene")
+        },
+        "per_frame": {
+            sigma_name(sigma): [metrics_of(part) for _, part in of_sigma.groupby("frame")]
+            for sigma, of_sigma in rows.groupby("sigma")
+        },
+    }

@@ -1,0 +1,246 @@
+"""Video from the library's own pipeline, with motion and depth read off it: while it is made, or from what is there.
+
+The heads only read. Forward hooks on the DiT take what its blocks return and change nothing, so the video is the stock
+pipeline's, bit for bit.
+
+Axes: b clip (always 1 here), c channel, f latent frame, t video frame, h w the token grid (stride 32).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import torch
+from diffsynth.diffusion.base_pipeline import BasePipeline, PipelineUnit
+from diffsynth.models.wan_video_dit import WanModel
+from einops import rearrange
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from motion_depth.checkpoints.assemble import load_heads, read_lora, read_lora_config
+from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.checkpoints.schema import LORA_FILE
+from motion_depth.clips.noise import clip_noise
+from motion_depth.model.heads import DitFeatures, MotionDepthHeads
+from motion_depth.model.wan import MotionDepthModel, pad_contexts
+from motion_depth.model.weights import quiet
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the heads say at one noise level.
+
+    Attributes:
+        sigma: the level; 1 is a forecast from the first frame and the prompt alone.
+        predictions: of `MotionDepthHeads.forward`, of one clip (b = 1), on the CPU.
+    """
+
+    sigma: float
+    predictions: dict[str, Tensor]
+
+    @property
+    def motion(self) -> Tensor:
+        """(t, 2, h, w) pixels, backward flow."""
+        return self.predictions["motion"][0]
+
+    @property
+    def depth(self) -> Tensor:
+        """(t, h, w) metres."""
+        return self.predictions["log_depth"][0].exp()
+
+    @property
+    def there(self) -> Tensor:
+        """(t, h, w) bool: the depth head sees something there."""
+        return self.predictions["background_logit"][0] <= 0
+
+
+def load_fused(checkpoint: Checkpoint, pipe: BasePipeline) -> MotionDepthModel:
+    """A trained model on a pipeline's DiT, with LoRA as stock users apply it: fused into the weights by `load_lora`.
+
+    Raises:
+        ValueError: the checkpoint does not fit the DiT. (The library leaves out layers that it does not find.)
+    """
+    heads = load_heads(checkpoint, pipe.dit.dim, len(pipe.dit.blocks))
+    if read_lora_config(checkpoint):
+        read_lora(checkpoint, pipe.dit)
+        with quiet():
+            pipe.load_lora(pipe.dit, str(checkpoint.folder / LORA_FILE))
+    return MotionDepthModel(pipe.dit, heads, train_dit=False).to(pipe.device).requires_grad_(False).eval()
+
+
+class TapRecorder:
+    """Context in which chosen forwards of a DiT leave their features behind.
+
+    Args:
+        dit: the pipeline's DiT.
+        taps: blocks whose outputs the heads read, ascending.
+        forwards: numbers of the DiT's forwards, counted from 0 within the context, that are recorded.
+
+    Attributes:
+        features: forward number -> `DitFeatures`, as `dit_forward` gives them for the same inputs.
+    """
+
+    def __init__(self, dit: WanModel, taps: Sequence[int], forwards: Collection[int]):
+        self.dit, self.taps, self.forwards = dit, taps, frozenset(forwards)
+        self.features: dict[int, DitFeatures] = {}
+        self._forward = -1
+        self._embedding = self._latents = self._grid = None
+        self._outputs: list[Tensor] = []
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> TapRecorder:
+        # The library embeds the timestep first, then cuts the latents into patches, then runs the blocks.
+        self._handles = [
+            self.dit.time_embedding.register_forward_hook(self._begin),
+            self.dit.patch_embedding.register_forward_hook(self._patches),
+            *(self.dit.blocks[tap].register_forward_hook(self._block) for tap in self.taps),
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        self._forward += 1
+        self._embedding, self._outputs = output, []
+
+    def _patches(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        self._latents, self._grid = inputs[0], tuple(output.shape[2:])
+
+    def _block(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if self._forward not in self.forwards:
+            return
+        self._outputs.append(output.detach())
+        if len(self._outputs) == len(self.taps):
+            # The library repeats the embedding for every token of a latent frame; the heads take it once.
+            f, h, w = self._grid
+            embedding = rearrange(self._embedding.detach(), "b (f h w) c -> b f (h w) c", f=f, h=h, w=w)[:, :, 0]
+            self.features[self._forward] = DitFeatures(self._outputs, embedding, self._latents.detach(), self._grid)
+
+
+@contextlib.contextmanager
+def kept_latents(pipe: BasePipeline) -> Iterator[list[Tensor]]:
+    """Context in which the pipeline leaves its finished latents (1, c, f, 2h, 2w) in the list, before they are decoded.
+
+    It uses the library's own place for such work, a unit after denoising; this one returns nothing.
+    """
+    latents: list[Tensor] = []
+
+    class Keep(PipelineUnit):
+        def process(self, pipe: BasePipeline, **inputs: Tensor) -> dict:
+            latents.append(inputs["latents"].clone())
+            return {}
+
+    unit = Keep(input_params=("latents",))
+    pipe.post_units.append(unit)
+    try:
+        yield latents
+    finally:
+        pipe.post_units.remove(unit)
+
+
+@contextlib.contextmanager
+def prepared_prompts(pipe: BasePipeline, contexts: Mapping[str, Tensor]) -> Iterator[None]:
+    """Context in which the pipeline needs no text encoder: its prompt unit hands out what was encoded beforehand.
+
+    Args:
+        contexts: of every prompt that will be asked for, the negative one too (`wan.encode_prompts`).
+    """
+
+    class Prepared(PipelineUnit):
+        def process(self, pipe: BasePipeline, prompt: str, positive: bool) -> dict:
+            return {"context": pad_contexts([contexts[prompt]]).to(pipe.device)}
+
+    (place,) = (place for place, unit in enumerate(pipe.units) if unit.output_params == ("context",))
+    own = pipe.units[place]
+    pipe.units[place] = Prepared(
+        seperate_cfg=own.seperate_cfg,
+        input_params_posi=own.input_params_posi,
+        input_params_nega=own.input_params_nega,
+        output_params=own.output_params,
+    )
+    try:
+        yield
+    finally:
+        pipe.units[place] = own
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A generated video.
+
+    Attributes:
+        frames: (t, h, w, 3) uint8, the pipeline's.
+        latents: (1, c, f, 2h, 2w), what it was decoded from.
+        readings: denoising step -> what the heads say at it.
+    """
+
+    frames: Tensor
+    latents: Tensor
+    readings: dict[int, Reading]
+
+
+def generate(
+    pipe: BasePipeline,
+    heads: MotionDepthHeads,
+    image: Image.Image,
+    steps: Collection[int],
+    progress: Callable,
+    cfg_scale: float,
+    **arguments: object,
+) -> Generated:
+    """One call of the library's pipeline, read at some denoising steps.
+
+    Args:
+        image: the first frame, of the size that is generated.
+        steps: denoising steps at which the heads read, from 0.
+        progress: wraps the iterable of steps, as tqdm does.
+        cfg_scale: 1 runs the DiT once a step, anything else twice; the heads read the forward with the prompt.
+        arguments: further ones of `WanVideoPipeline.__call__`.
+    """
+    per_step = 1 if cfg_scale == 1 else 2
+    recorder = TapRecorder(pipe.dit, heads.config.taps, [step * per_step for step in steps])
+    with recorder, kept_latents(pipe) as latents, quiet():
+        video = pipe(input_image=image, cfg_scale=cfg_scale, progress_bar_cmd=progress, **arguments)
+    readings = {
+        step: Reading(float(pipe.scheduler.sigmas[step]), _read(heads, recorder.features.pop(step * per_step)))
+        for step in sorted(steps)
+    }
+    return Generated(torch.from_numpy(np.stack([np.asarray(frame) for frame in video])), latents[0], readings)
+
+
+@torch.no_grad()
+def _read(heads: MotionDepthHeads, features: DitFeatures) -> dict[str, Tensor]:
+    latents = features.latents
+    with torch.autocast(latents.device.type, dtype=latents.dtype, enabled=latents.dtype == torch.bfloat16):
+        return _on_cpu(heads(features))
+
+
+@torch.no_grad()
+def read_latents(
+    model: MotionDepthModel, latents: Tensor, first: Tensor, context: Tensor, sigma: float, seed: int, position: int = 0
+) -> Reading:
+    """Noises a clip's latents to a level and reads them in one forward, exactly as tools/evaluate.py does.
+
+    Args:
+        latents: (1, c, f, 2h, 2w).
+        first: (1, c, 1, 2h, 2w), latents of the first frame alone.
+        context: (1, 512, c).
+        seed, position: which noise; tools/evaluate.py counts positions over its clips.
+    """
+    noise = clip_noise(tuple(latents.shape[1:]), seed, position)[None].to(latents)
+    level = torch.tensor([sigma], device=latents.device)
+    with torch.autocast(latents.device.type, dtype=latents.dtype, enabled=latents.dtype == torch.bfloat16):
+        return Reading(sigma, _on_cpu(model(latents, first, context, noise, level)))
+
+
+def _on_cpu(predictions: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float().cpu() for name, value in predictions.items()}

@@ -1,0 +1,285 @@
+"""Dense readouts of a video DiT: block features in, motion and depth at full resolution out.
+
+Axes: b clip, f latent frame, t video frame (t = 4 (f - 1) + 1), h w a grid (the comment says which), c channel.
+Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1.
+
+WAN's time layout: latent 0 holds frame 0, latent k holds frames 4k-3 .. 4k. Frame 4k-3 borders on the latent before,
+so a readout of its motion needs both: the time expansion below sees latents k-1 and k (and k+1 through the mixer).
+
+Sources: multi-level taps and fusion of DPT (Ranftl et al. 2021), adaptive modulation of DiT (Peebles and Xie 2023);
+layers.py names those of its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from motion_depth.model.layers import (
+    COORDINATE_OCTAVES,
+    FRAMES_PER_LATENT,
+    FrameDecoder,
+    ResidualConv,
+    SpaceTimeBlock,
+    TimeExpansion,
+    coordinates,
+    take_frames,
+)
+
+OUTPUT_CHANNELS = {"motion": 2, "depth": 2}  # (x, y) and (log depth, background logit)
+TAP_FRACTIONS = (0.33, 0.5, 0.67, 0.83)
+LATENT_STRIDE = 16
+# Pixels of full-resolution output decoded at once. 2^21 is nine frames of 480 x 480: about 0.5 GiB of activations.
+PIXELS_PER_CHUNK = 2**21
+
+
+class DitFeatures(NamedTuple):
+    """What a head reads of one DiT forward."""
+
+    taps: list[Tensor]  # per tap (b, f h w, c): output of a block, on the token grid
+    time_embedding: Tensor  # (b, f, c): each latent frame's own timestep embedding
+    latents: Tensor  # (b, 48, f, 2h, 2w): the noised latents that the DiT was given
+    grid: tuple[int, int, int]  # (f, h, w) of the tokens
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Everything that is needed to rebuild a head; written to a checkpoint's config.json.
+
+    Raises:
+        ValueError: a field does not fit; the message names it.
+    """
+
+    dit_dim: int
+    taps: tuple[int, ...]  # indices of DiT blocks, ascending
+    kind: str = "dense"  # "dense" or "linear"
+    latent_channels: int = 48
+    width: int = 512  # token trunk
+    decoder_widths: tuple[int, int, int] = (128, 96, 64)  # at strides 16, 8, 4
+    mixer_blocks: int = 2
+    latent_skip: bool = True
+    upsampling: str = "convex"  # "convex" or "bilinear", from stride 4
+
+    def __post_init__(self):
+        object.__setattr__(self, "taps", tuple(self.taps))
+        object.__setattr__(self, "decoder_widths", tuple(self.decoder_widths))
+        if self.kind not in ("dense", "linear"):
+            raise ValueError(f"--head {self.kind}: expected 'dense' or 'linear'")
+        if self.upsampling not in ("convex", "bilinear"):
+            raise ValueError(f"--head_upsampling {self.upsampling}: expected 'convex' or 'bilinear'")
+        if not self.taps or list(self.taps) != sorted(set(self.taps)) or self.taps[0] < 0:
+            raise ValueError(
+                f"--head_taps gives blocks {self.taps}: expected distinct block numbers in ascending order"
+            )
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+# name -> fields of HeadConfig. "small" is sized for the demo model on a CPU, "full" for the 5B model.
+HEAD_SIZES = {
+    "small": {"width": 128, "decoder_widths": (48, 32, 16), "mixer_blocks": 2},
+    "full": {"width": 512, "decoder_widths": (128, 96, 64), "mixer_blocks": 2},
+}
+
+
+def tap_blocks(num_blocks: int, fractions: tuple[float, ...] = TAP_FRACTIONS) -> tuple[int, ...]:
+    """The DiT blocks whose outputs end at the given fractions of depth; 30 blocks give (9, 14, 19, 24) by default.
+
+    Raises:
+        ValueError: a fraction outside (0, 1], or two fractions that fall on one block.
+    """
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise ValueError(f"--head_taps {fractions}: expected fractions of the DiT's depth in (0, 1]")
+    blocks = tuple(max(round(num_blocks * fraction) - 1, 0) for fraction in sorted(fractions))
+    if len(set(blocks)) != len(blocks):
+        raise ValueError(
+            f"--head_taps {fractions}: two taps fall on one of the {num_blocks} blocks ({blocks}); use fewer"
+        )
+    return blocks
+
+
+def parse_taps(text: str, num_blocks: int) -> tuple[int, ...]:
+    """`tap_blocks` of fractions such as "0.33,0.5". Raises ValueError."""
+    try:
+        fractions = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--head_taps {text}: expected fractions of the DiT's depth such as 0.33,0.5") from None
+    return tap_blocks(num_blocks, fractions)
+
+
+class TapMix(nn.Module):
+    """Several taps to one feature map: LayerNorm, modulation by the timestep embedding, projection, softmax mix."""
+
+    def __init__(self, config: HeadConfig, modulation_rank: int = 64):
+        super().__init__()
+        dim, width = config.dit_dim, config.width
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.modulations = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(dim, modulation_rank), nn.Linear(modulation_rank, 2 * dim))
+            for _ in config.taps
+        )
+        self.projections = nn.ModuleList(nn.Linear(dim, width) for _ in config.taps)
+        self.mix_logits = nn.Parameter(torch.zeros(len(config.taps)))
+        for modulation in self.modulations:  # starts as the identity
+            nn.init.zeros_(modulation[-1].weight)
+            nn.init.zeros_(modulation[-1].bias)
+
+    def forward(self, features: DitFeatures) -> Tensor:
+        """Returns (b, f, h, w, width) on the token grid."""
+        f, h, w = features.grid
+        weights = self.mix_logits.softmax(dim=0)
+        mixed = 0.0
+        parts = zip(weights, features.taps, self.modulations, self.projections, strict=True)
+        for weight, tap, modulation, projection in parts:
+            x = rearrange(tap, "b (f h w) c -> b f h w c", f=f, h=h, w=w)
+            scale, shift = rearrange(modulation(features.time_embedding), "b f (two c) -> two b f 1 1 c", two=2)
+            mixed = mixed + weight * projection(self.norm(x) * (1 + scale) + shift)
+        return mixed
+
+
+class DenseHead(nn.Module):
+    """Taps, space-time mixer, latent skip, time expansion, frame decoder; see the module's docstring."""
+
+    def __init__(self, config: HeadConfig, out_channels: int):
+        super().__init__()
+        c16 = config.decoder_widths[0]
+        latent_channels = config.latent_channels if config.latent_skip else 0
+        self.tap_mix = TapMix(config)
+        self.place = nn.Linear(4 * COORDINATE_OCTAVES, config.width)
+        self.mixer = nn.Sequential(*(SpaceTimeBlock(config.width) for _ in range(config.mixer_blocks)))
+        self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 4 * c16))
+        self.latent_block = ResidualConv(c16, 3)
+        self.expand_time = TimeExpansion(c16)
+        self.decoder = FrameDecoder(
+            config.decoder_widths, latent_channels, out_channels, convex=config.upsampling == "convex"
+        )
+        if config.latent_skip:
+            self.latent_patch = nn.Linear(4 * latent_channels, config.width)
+            self.latent_skip = nn.Conv3d(latent_channels, c16, (1, 3, 3), padding=(0, 1, 1))
+            self.expand_latents = TimeExpansion(latent_channels)
+        self.reads_latents = config.latent_skip
+
+    @property
+    def out(self) -> nn.Conv2d:
+        return self.decoder.out
+
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
+        """Returns (b, t, out, 32h, 32w), float32; of given frames (b, n) only, (b, n, out, 32h, 32w)."""
+        x = self.tap_mix(features) + self.place(coordinates(*features.grid[1:], like=features.latents))
+        latents = features.latents.to(x.dtype)
+        if self.reads_latents:
+            x = x + self.latent_patch(rearrange(latents, "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2))
+        x = self.mixer(x)
+        x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=2, q=2)
+        if self.reads_latents:
+            x = x + self.latent_skip(latents)
+        inputs = [self.expand_time(self.latent_block(x))]
+        if self.reads_latents:
+            inputs.append(self.expand_latents(latents))
+        return self._decode([take_frames(rearrange(part, "b c t h w -> b t c h w"), frames) for part in inputs])
+
+    def _decode(self, inputs: list[Tensor]) -> Tensor:
+        """Inputs of the decoder, each (b, t, c, h, w), to (b, t, out, 16h, 16w), a few frames at a time."""
+        b, _, _, h, w = inputs[0].shape
+        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * LATENT_STRIDE**2))
+        chunks = [rearrange(part, "b t c h w -> (b t) c h w").split(per_chunk) for part in inputs]
+        chunks = list(zip(*chunks, strict=True))
+        if len(chunks) > 1 and torch.is_grad_enabled():
+            decoded = [
+                checkpoint(self.decoder, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
+            ]
+        else:
+            decoded = [self.decoder(*chunk) for chunk in chunks]
+        return rearrange(torch.cat(decoded), "(b t) c h w -> b t c h w", b=b)
+
+
+class LinearHead(nn.Module):
+    """The baseline: one linear layer per token, one value per latent cell and frame, bilinear to full resolution."""
+
+    def __init__(self, config: HeadConfig, out_channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.dit_dim, elementwise_affine=False)
+        self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * FRAMES_PER_LATENT * out_channels)
+
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
+        """As `DenseHead.forward`. Of latent 0 only the last of its four frames is one."""
+        f, h, w = features.grid
+        x = torch.cat([self.norm(tap) for tap in features.taps], dim=-1)
+        x = rearrange(
+            self.out(x).float(),
+            "b (f h w) (c s p q) -> b (f s) c (h p) (w q)",
+            f=f,
+            h=h,
+            w=w,
+            s=FRAMES_PER_LATENT,
+            p=2,
+            q=2,
+        )[:, FRAMES_PER_LATENT - 1 :]
+        x = take_frames(x, frames)
+        b = x.shape[0]
+        x = F.interpolate(
+            rearrange(x, "b t c h w -> (b t) c h w"), scale_factor=LATENT_STRIDE, mode="bilinear", align_corners=False
+        )
+        return rearrange(x, "(b t) c h w -> b t c h w", b=b)
+
+
+class MotionDepthHeads(nn.Module):
+    """A motion head and a depth head, each with a trunk of its own.
+
+    Args:
+        config: what to build.
+        motion_scale: pixels; a raw output of 1 means this much motion (the training set's mean moving speed).
+        log_depth: log metres; the first prediction everywhere (the training set's median).
+        log_depth_scale: a raw output of 1 means this much difference in log depth.
+    """
+
+    def __init__(self, config: HeadConfig, motion_scale: float, log_depth: float, log_depth_scale: float):
+        super().__init__()
+        self.config = config
+        self.motion_scale, self.log_depth, self.log_depth_scale = motion_scale, log_depth, log_depth_scale
+        build = DenseHead if config.kind == "dense" else LinearHead
+        self.motion = build(config, OUTPUT_CHANNELS["motion"])
+        self.depth = build(config, OUTPUT_CHANNELS["depth"])
+        for head in (self.motion, self.depth):
+            nn.init.zeros_(head.out.weight)
+            nn.init.zeros_(head.out.bias)
+
+    def forward(self, features: DitFeatures, frames: Tensor | None = None) -> dict[str, Tensor]:
+        """Reads both maps off one DiT forward.
+
+        Args:
+            frames: (b, n) indices of the frames that are wanted of each clip; None: all t. A training step may decode
+                a few frames of many clips instead of all frames of a few.
+
+        Returns:
+            motion: (b, t, 2, H, W) float32, pixels, backward flow to the previous frame; frame 0 means nothing.
+            log_depth: (b, t, H, W) float32, log metres along the ray.
+            background_logit: (b, t, H, W) float32, above 0 where the head sees nothing at any distance.
+        """
+        motion = self.motion(features, frames) * self.motion_scale
+        depth = self.depth(features, frames)
+        return {
+            "motion": motion,
+            "log_depth": depth[:, :, 0] * self.log_depth_scale + self.log_depth,
+            "background_logit": depth[:, :, 1],
+        }
+
+
+def example_features(
+    config: HeadConfig, grid: tuple[int, int, int], batch: int = 1, device: str = "cpu"
+) -> DitFeatures:
+    """Random features of the right shapes, for counting operations ("meta") and for tests."""
+    f, h, w = grid
+    return DitFeatures(
+        taps=[torch.randn(batch, f * h * w, config.dit_dim, device=device) for _ in config.taps],
+        time_embedding=torch.randn(batch, f, config.dit_dim, device=device),
+        latents=torch.randn(batch, config.latent_channels, f, 2 * h, 2 * w, device=device),
+        grid=grid,
+    )

@@ -1,0 +1,238 @@
+"""A tiny model in WAN2.2-TI2V-5B's shape and file layout, for machines without the real weights.
+
+The DiT and the text encoder are the library's classes at small width with random weights, the tokenizer is a small
+byte-level one, the VAE is `tiny_vae.LinearVideoVAE`. `tools/demo/make_tiny_wan.py` writes the files;
+`register_model_configs` makes the library's loader recognise them.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from diffsynth.configs import MODEL_CONFIGS
+from diffsynth.core.loader import hash_model_file
+from diffsynth.models.wan_video_dit import WanModel
+from diffsynth.models.wan_video_text_encoder import WanTextEncoder
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from motion_depth.files.atomic import expect_file
+from motion_depth.tiny.vae import Z_DIM, LinearVideoVAE, TinyWanVideoVAE38
+
+CONFIG_FILE = "diffsynth_model_configs.json"
+DIT_FILE = "diffusion_pytorch_model.safetensors"
+TEXT_ENCODER_FILE = "models_t5_umt5-xxl-enc-bf16.safetensors"
+VAE_FILE = "Wan2.2_VAE.safetensors"
+TOKENIZER_FOLDER = "google/umt5-xxl"
+
+# A DiT with random weights attends evenly to all 512 text tokens, of which all but a few are padding, so without this
+# gain the prompt is less than a thousandth of its features' variance. With it a few percent, and the heads can tell.
+PROMPT_GAIN = 200.0
+
+# The only classes that a CONFIG_FILE may name, each with the name under which the pipeline asks for it.
+MODEL_NAMES: dict[type[nn.Module], str] = {
+    WanModel: "wan_video_dit",
+    WanTextEncoder: "wan_video_text_encoder",
+    LinearVideoVAE: "wan_video_vae",
+    TinyWanVideoVAE38: "wan_video_vae",
+}
+MODEL_CLASSES = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in MODEL_NAMES}
+
+# What a model may have at most. A CONFIG_FILE is text, and blocks without number would be built without end.
+MOST_LAYERS, LARGEST_SIZE, LARGEST_VOCABULARY = 256, 2**16, 2**19
+MOST_PARAMETERS = 5e9  # of the DiT: those of the 5B
+
+# The tokenizer learns its merges from these; text beyond them falls back to bytes, so nothing is ever unknown.
+TOKENIZER_PROMPTS = (
+    "A ball and a block fall side by side onto a wooden table and come to rest.",
+    "Two balls roll towards each other and collide in the middle of the floor.",
+    "A ball rolls across the ground, hits a rubber duck and pushes it away.",
+    "A ball rolls down a ramp, leaves the edge and bounces on the floor.",
+    "A ball drops into a basket and settles at the bottom.",
+    "A ball rolls over a pane of glass, off the table and out of view.",
+    "A row of dominoes topples, each block knocking over the next one.",
+    "A domino falls into a glass of juice while the others keep standing.",
+    "A duck falls into an open box; a second duck stays still beside it.",
+    "A ball rolls behind a box, is hidden for a moment and comes out on the other side.",
+    "A ball rolls in front of a box from left to right.",
+    "A lamp moves and the light and the shadow of a mug, a block and a sculpture change.",
+    "A train of balls: the first one strikes, the last one swings away.",
+    "The camera is static. Rigid bodies slide, spin, tip, bounce, stack and stop under gravity.",
+)
+
+
+def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text_dim: int = 64) -> dict[str, Any]:
+    """The arguments of the library's `WanModel`: TI2V-5B's flags at small width.
+
+    Raises:
+        ValueError: the width does not divide into heads that rotary position embedding works for.
+    """
+    # Of a head's numbers rows and columns get a third each, time the rest; rotation takes them in pairs.
+    head_dim = dim // num_heads
+    if dim % num_heads or head_dim < 6 or head_dim % 2 or head_dim // 3 % 2:
+        raise ValueError(
+            f"--dim {dim} with --num_heads {num_heads}: expected a head width (dim / heads) that is even and whose "
+            "third, rounded down, is even: 12, 20, 24, 32, 48, 96 and 128 are; 16 and 64 are not"
+        )
+    if problem := _too_large({"dim": dim, "ffn_dim": 4 * dim, "num_layers": num_layers, "text_dim": text_dim}):
+        raise ValueError(f"--dim {dim} with --num_layers {num_layers}: {problem}")
+    return {
+        "has_image_input": False,
+        "patch_size": [1, 2, 2],
+        "in_dim": Z_DIM,
+        "dim": dim,
+        "ffn_dim": 4 * dim,
+        "freq_dim": 256,
+        "text_dim": text_dim,
+        "out_dim": Z_DIM,
+        "num_heads": num_heads,
+        "num_layers": num_layers,
+        "eps": 1e-06,
+        "seperated_timestep": True,
+        "require_clip_embedding": False,
+        "require_vae_embedding": False,
+        "fuse_vae_embedding_in_latents": True,
+    }
+
+
+def text_encoder_arguments(vocab: int, dim: int = 64) -> dict[str, Any]:
+    """The arguments of the library's `WanTextEncoder` (umT5) at small width."""
+    return {"vocab": vocab, "dim": dim, "dim_attn": dim, "dim_ffn": 2 * dim, "num_heads": 4, "num_layers": 2}
+
+
+def build_tokenizer(vocab: int = 512) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that ends a text with </s> and pads with <pad> = 0, as umT5's does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TOKENIZER_PROMPTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+
+
+def save_model(model: nn.Module, path: Path, extra_kwargs: dict) -> dict:
+    """Write the weights to `path` (.safetensors) and return the entry by which the library recognises the file."""
+    # Not `save_file`, whose files only their owner may read, whatever the umask says.
+    path.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+    return {
+        "model_hash": hash_model_file(str(path)),
+        "model_name": MODEL_NAMES[type(model)],
+        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "extra_kwargs": extra_kwargs,
+    }
+
+
+def write_tiny_wan(
+    folder: Path, vae: LinearVideoVAE, dit_kwargs: dict[str, Any], seed: int = 0
+) -> dict[str, nn.Module]:
+    """Write the whole model into `folder`, which exists; the DiT and the text encoder are drawn from `seed`.
+
+    Returns {file name: model}. The random weights are those of torch's default initialisation: no layer starts at
+    zero, as some do before a real pretraining, so that every block changes the features. Only the text encoder's output
+    is louder (PROMPT_GAIN). They are stored in bfloat16, so that float32 and bfloat16 pipelines hold the same numbers;
+    the fitted VAE is float32.
+    """
+    tokenizer = build_tokenizer()
+    text_kwargs = text_encoder_arguments(vocab=len(tokenizer), dim=dit_kwargs["text_dim"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dit, text_encoder = WanModel(**dit_kwargs), WanTextEncoder(**text_kwargs)
+    with torch.no_grad():
+        text_encoder.norm.weight.mul_(PROMPT_GAIN)
+    parts = {
+        DIT_FILE: (dit.to(torch.bfloat16), dit_kwargs),
+        TEXT_ENCODER_FILE: (text_encoder.to(torch.bfloat16), text_kwargs),
+        VAE_FILE: (vae, {"z_dim": vae.z_dim}),
+    }
+    entries = [save_model(model, folder / name, kwargs) for name, (model, kwargs) in parts.items()]
+    (folder / CONFIG_FILE).write_text(json.dumps(entries, indent=2) + "\n")
+    tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+    return {name: model for name, (model, _) in parts.items()}
+
+
+def register_model_configs(folder: Path | str) -> None:
+    """Append the entries of `folder`'s CONFIG_FILE to the library's `MODEL_CONFIGS`: its loader then knows the files.
+
+    A folder without that file, such as that of the 5B release, registers nothing; registering twice changes nothing.
+    The library recognises files by tensor names and shapes alone: of two tiny models whose files look the same but
+    whose arguments differ (the number of heads, say), the one registered last counts.
+
+    Raises:
+        ValueError: the file is not readable or broken, or names a class outside `MODEL_NAMES`.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        entries = json.loads(expect_file(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}); make the tiny model again") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of model entries, found {type(entries).__name__}")
+    for number, entry in enumerate(entries):
+        _check_entry(entry, f"{path}: entry {number}")
+    for entry in entries:
+        _register(entry, path)
+
+
+_registered: dict[str, dict] = {}  # by model_hash: what `register_model_configs` has added so far
+
+
+def _register(entry: dict, path: Path) -> None:
+    model_hash = entry["model_hash"]
+    known = [config for config in MODEL_CONFIGS if config["model_hash"] == model_hash]
+    if entry in known:
+        return
+    if any(config is not _registered.get(model_hash) for config in known):
+        raise ValueError(f"{path}: model_hash {model_hash} belongs to one of the library's own models")
+    # In place: the library's loader holds this very list.
+    MODEL_CONFIGS[:] = [config for config in MODEL_CONFIGS if config["model_hash"] != model_hash] + [entry]
+    _registered[model_hash] = entry
+
+
+def _check_entry(entry: Any, where: str) -> None:
+    keys = {"model_hash", "model_name", "model_class", "extra_kwargs"}
+    if not isinstance(entry, dict) or set(entry) != keys:
+        found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
+        raise ValueError(f"{where}: expected the keys {', '.join(sorted(keys))}; found {found}")
+    if not re.fullmatch(r"[0-9a-f]{32}", str(entry["model_hash"])):
+        raise ValueError(f"{where}: model_hash {entry['model_hash']!r} is not 32 hexadecimal digits")
+    model_class = MODEL_CLASSES.get(str(entry["model_class"]))
+    if model_class is None:
+        raise ValueError(f"{where}: model_class {entry['model_class']!r} is not one of {', '.join(MODEL_CLASSES)}")
+    if entry["model_name"] != MODEL_NAMES[model_class]:
+        raise ValueError(
+            f"{where}: model_name {entry['model_name']!r} does not go with {entry['model_class']}: "
+            f"expected {MODEL_NAMES[model_class]!r}"
+        )
+    try:
+        inspect.signature(model_class).bind(**entry["extra_kwargs"])
+    except TypeError as error:
+        raise ValueError(f"{where}: extra_kwargs do not fit {model_class.__name__}: {error}") from None
+    if problem := _too_large(entry["extra_kwargs"]):
+        raise ValueError(f"{where}: extra_kwargs: {problem}")
+
+
+def _too_large(arguments: dict[str, Any]) -> str | None:
+    """Which of a model's arguments is no number or flag that a model can be built with; None if none is."""
+    limits = {"num_layers": MOST_LAYERS, "vocab": LARGEST_VOCABULARY}
+    for name, value in arguments.items():
+        limit = limits.get(name, LARGEST_SIZE)
+        for number in value if isinstance(value, list) and name == "patch_size" and len(value) == 3 else [value]:
+            if not isinstance(number, bool) and not (isinstance(number, int | float) and 0 < number <= limit):
+                return f"found {name} {value!r:.60}, expected a number of at most {limit:,}"
+    dim, ffn_dim, layers = (arguments.get(name, 0) for name in ("dim", "ffn_dim", "num_layers"))
+    if (parameters := layers * (8 * dim**2 + 2 * dim * ffn_dim)) > MOST_PARAMETERS:
+        return f"{parameters:.2g} parameters, expected at most {MOST_PARAMETERS:.2g}"
+    return None

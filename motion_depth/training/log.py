@@ -1,0 +1,208 @@
+"""What a run says while it trains: `log.jsonl` beside the checkpoints, wandb, and the progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import netrc
+import os
+import socket
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import wandb
+from accelerate import Accelerator
+from torch import Tensor
+
+from motion_depth.clips.batch import Batch
+from motion_depth.clips.noise import noise_bin
+from motion_depth.files.atomic import finite, write_whole
+from motion_depth.progress import ProgressBar
+from motion_depth.training.health import Clips
+
+LOG_FILE = "log.jsonl"
+UNDONE_FILE = "log.undone.jsonl"  # rows of updates that a continuation has made again
+
+
+def wandb_mode() -> tuple[str, str]:
+    """("online" or "offline", why), without ever waiting for more than a few seconds.
+
+    WANDB_MODE is respected. Otherwise wandb is online only if there is a login and its server answers.
+    """
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode, f"WANDB_MODE={mode}"
+    if not _wandb_login():
+        return "offline", "no wandb login (run `wandb login` or set WANDB_API_KEY)"
+    server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        socket.create_connection((server.hostname, server.port or 443), timeout=3).close()
+    except OSError as error:
+        return "offline", f"{server.hostname} does not answer ({error})"
+    return "online", "logged in"
+
+
+def _wandb_login() -> bool:
+    """Whether a key is in the environment or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class RunLog:
+    """Collects what every clip gave, and writes one row per optimizer update.
+
+    Args:
+        accelerator: rows are averaged over all its processes; only the main one writes.
+        output_path: folder of `log.jsonl`.
+        total: iterations of the whole run. start: iterations done before this process started.
+    """
+
+    def __init__(self, accelerator: Accelerator, output_path: Path, total: int, start: int):
+        self.accelerator = accelerator
+        self.rows: list[Tensor] = []  # (b, 3 + losses) each: position, sigma, gradient, losses
+        self.names: list[str] = []
+        self.file = None
+        self.began = time.perf_counter()  # of the update that is under way
+        self.bar = ProgressBar(
+            total=total, initial=start, unit="it", dynamic_ncols=True, disable=not accelerator.is_main_process
+        )
+        if accelerator.is_main_process:
+            output_path.mkdir(parents=True, exist_ok=True)
+            _keep_rows_until(output_path / LOG_FILE, start)
+            self.file = (output_path / LOG_FILE).open("a", buffering=1)
+
+    def add(self, batch: Batch, losses: dict[str, Tensor], gradient: Tensor) -> None:
+        """Remembers the per-clip losses (b,) of one iteration; no synchronisation with the device.
+
+        Args:
+            gradient: see `health.gradient_size`.
+        """
+        self.names = list(losses)
+        positions = torch.tensor(batch.positions, dtype=torch.float64).to(batch.sigma.device, non_blocking=True)
+        columns = [positions, batch.sigma, gradient.expand_as(batch.sigma), *losses.values()]
+        self.rows.append(torch.stack([column.detach().double() for column in columns], dim=1))
+        self.bar.update()
+
+    def collect(self) -> Clips:
+        """The clips since the last call, of all processes, on every process; waits for the device."""
+        table = self.accelerator.gather(torch.cat(self.rows)).cpu()
+        self.rows.clear()
+        return Clips.of(table, self.names)
+
+    def speed(self, clips: int, waited: float) -> dict[str, float]:
+        """Of the update that ends here, when the device has done its work, with what led to it since the last one.
+
+        Args:
+            clips: of all processes. waited: seconds that this process's device waited for them.
+        """
+        now = time.perf_counter()
+        seconds, self.began = now - self.began, now
+        return {"clips_per_s": clips / seconds, "data_wait": waited / seconds}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context of what is no training, validating and saving: `speed` leaves its time out. May be nested."""
+        passed = time.perf_counter() - self.began
+        yield
+        self.began = time.perf_counter() - passed
+
+    def write(self, step: int, clips: Clips, **values: float) -> None:
+        """Writes the clips' mean losses, also by noise level, and further values.
+
+        Args:
+            step: iterations done; the only x axis that wandb is given.
+        """
+        row = {name: sum(found) / len(found) for name, found in clips.losses.items()}
+        bins: dict[str, list[float]] = defaultdict(list)
+        for name, found in clips.losses.items():
+            for sigma, value in zip(clips.sigma, found, strict=True):
+                bins[f"{name}/sigma_{noise_bin(sigma)}"].append(value)
+        self.log(step, row | {name: sum(found) / len(found) for name, found in bins.items()} | values, "train")
+        losses = {name: f"{row[name]:.3f}" for name in self.names if name.endswith("loss")}
+        self.bar.set_postfix(losses, refresh=False)
+
+    def event(self, step: int, message: str, **values: float) -> None:
+        """Says what happened at an iteration, on the console and in `log.jsonl`; the trackers get the values."""
+        if self.file is not None:
+            ProgressBar.write(f"iteration {step}: {message}", file=sys.stderr)
+            self.file.write(json.dumps(finite({"step": step, "group": "health", **values, "message": message})) + "\n")
+        self.accelerator.log(
+            {"iteration": step, **{f"health/{name}": value for name, value in values.items()}}, step=step
+        )
+
+    def log(self, step: int, row: dict, group: str) -> None:
+        """Writes one row to `log.jsonl`, null for inf and NaN, and, as `group/name`, to the trackers."""
+        if self.file is not None:
+            known = {"step": step, **({} if group == "train" else {"group": group}), **row}
+            self.file.write(json.dumps(finite(known)) + "\n")
+        self.accelerator.log(
+            {"iteration": step, **{f"{group}/{name}": value for name, value in row.items()}}, step=step
+        )
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.file is not None:
+            self.file.close()
+
+
+def _keep_rows_until(path: Path, step: int) -> None:
+    """Moves the rows of a killed run that come after the checkpoint it goes on from to UNDONE_FILE: they come again.
+
+    A run that begins anew keeps none: it validates at step 0 again.
+    """
+    if not path.exists():
+        return
+    kept, undone = [], []
+    for line in path.read_text().splitlines():
+        (kept if step and 0 <= _step(line) <= step else undone).append(f"{line}\n")
+    if undone:
+        with path.with_name(UNDONE_FILE).open("a") as file:
+            file.writelines(undone)
+            file.flush()
+            os.fsync(file.fileno())
+        write_whole(path, "".join(kept))
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1  # the last line of a killed run may be cut
+
+
+def start_tracking(
+    accelerator: Accelerator, project: str, config: dict, output_path: Path, run_id: str | None
+) -> str | None:
+    """Starts wandb through accelerate; call it on every process.
+
+    Args:
+        config: the whole run's configuration.
+        run_id: of the run to continue, or None.
+
+    Returns:
+        The run's id, to be kept in checkpoints; None off the main process.
+    """
+    mode, reason = wandb_mode()
+    if mode != "online":
+        accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
+    output_path.mkdir(parents=True, exist_ok=True)
+    settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
+    settings["settings"] = wandb.Settings(silent=True, console="off")
+    accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})
+    if not accelerator.is_main_process:
+        return None
+    run = accelerator.get_tracker("wandb", unwrap=True)
+    if mode == "online":  # asked in another mode, wandb warns that there is no address
+        accelerator.print(f"wandb: {run.url}")
+    run.define_metric("iteration")
+    run.define_metric("*", step_metric="iteration")
+    return run.id

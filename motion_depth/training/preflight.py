@@ -1,0 +1,273 @@
+"""What is looked at before a run starts: scenes, the recorded check, the output folder, disk, shared and GPU memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffsynth.models.wan_video_dit import WanModel
+from torch import Tensor
+
+from motion_depth.checkpoints.checkpoint import require_space
+from motion_depth.clips.dataset import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
+from motion_depth.data.findings import Finding, raise_errors
+from motion_depth.data.motion import MotionConvention
+from motion_depth.doctor.quick import quick_check
+from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
+from motion_depth.model.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
+from motion_depth.model.lora import add_lora, lora_state_dict
+from motion_depth.model.wan import MotionDepthModel
+from motion_depth.model.weights import WanFiles, check_weights, read_shapes
+from motion_depth.settings import run_dtype
+from motion_depth.training.loader import PREFETCHED
+from motion_depth.training.memory import count_step
+
+FLOAT32 = 4  # bytes
+ADAMW = 2  # moments of every trained number
+# Where torch's loader processes put the tensors that they hand over (Linux); containers often have 64 MB of it.
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def check_scenes(operator: LoadImageSequenceWithMotionWrapper, metadata_paths: Sequence[Path]) -> None:
+    """Looks at the names and headers of all scenes' files, in parallel.
+
+    Raises:
+        ValueError: lists every problem of every scene, row by row.
+    """
+    problems = []
+    for path in metadata_paths:
+        try:
+            raise_errors(scene_findings(operator, [row["video"] for row in read_metadata(path)]), str(path))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def scene_findings(operator: LoadImageSequenceWithMotionWrapper, scenes: Sequence[str]) -> list[Finding]:
+    """What is wrong with the names and headers of scenes' files, or with their lengths; rows count from 1."""
+    return quick_check(
+        operator.base_path, scenes, operator.num_frames, operator.frame_stride, operator.convention.frame_offset
+    )
+
+
+def check_record(
+    operator: LoadImageSequenceWithMotionWrapper, metadata_paths: Sequence[Path], trust_data: bool
+) -> list[str]:
+    """Compares the motion flags with what tools/make_metadata.py --check has measured and noted beside the CSV.
+
+    Returns:
+        Lines to say: what differs, if `trust_data` goes on all the same, and what else that check found wrong; or that
+        there is a record which is about other files.
+
+    Raises:
+        ValueError: they contradict each other; the message names the flags to use.
+    """
+    lines = []
+    for path in metadata_paths:
+        record = recorded_check(path, operator.base_path, [row["video"] for row in read_metadata(path)])
+        if text := weigh_record(record, operator.convention, str(path), trust_data):
+            lines.append(f"--trust_data: {text}")
+        if text := standing_errors(record) if record else unused_record(path):
+            lines.append(f"warning: {path}: {text}")
+    return lines
+
+
+def weigh_record(record: Record | None, convention: MotionConvention, title: str, trust_data: bool) -> str | None:
+    """How a record contradicts a convention, None if it does not. Raises ValueError unless `trust_data` goes on."""
+    text = contradiction(record, convention)
+    if text and not trust_data:
+        raise ValueError(f"{title}: {text}; or --trust_data to go on with these")
+    return text and f"{title}: {text}"
+
+
+def check_distinct(train: MotionDepthDataset, held_out: MotionDepthDataset | None) -> list[str]:
+    """Compares scenes by where their pictures lie, whatever the CSVs call them, and whatever links lead there.
+
+    Returns:
+        A remark for each scene that one CSV has under two names.
+
+    Raises:
+        ValueError: a held-out scene is a training scene.
+    """
+    places = [_picture_places(dataset) for dataset in (train, held_out) if dataset]
+    for place in [place for place in places[1] if place in places[0]] if held_out else []:
+        theirs, ours = places[0][place][0], places[1][place][0]
+        also = "" if ours == theirs else f", as {theirs} (both are {place.parent})"
+        raise ValueError(
+            f"--val_metadata_path {held_out.metadata_path}: {ours} is a training scene too{also}; leave it out "
+            f"there or in {train.metadata_path}"
+        )
+    return [
+        f"{dataset.metadata_path}: {' and '.join(names)} are one scene ({place.parent}); it counts {len(names)} times"
+        for dataset, found in zip((train, held_out), places, strict=False)
+        for place, names in found.items()
+        if len(names) > 1
+    ]
+
+
+def _picture_places(dataset: MotionDepthDataset) -> dict[Path, list[str]]:
+    """By the first picture's file, links resolved: the names that a CSV has for the scene, each once."""
+    places = {}
+    for name in dict.fromkeys(row["video"] for row in dataset.data):
+        index = dataset.operator.index(name)
+        places.setdefault(index.rgb[index.frame_ids[0]].resolve(), []).append(name)
+    return places
+
+
+def check_output(output_path: Path) -> None:
+    """Raises ValueError if the folder cannot be made or written into. Writes nothing."""
+    place = output_path.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"--output_path {output_path}: {place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"--output_path {output_path}: no permission to write into {place}")
+
+
+def check_shared_memory(args: Any, folder: Path = SHARED_MEMORY) -> None:
+    """Whether what all loader processes of this machine keep ready fits into shared memory; nothing where it is none.
+
+    Args:
+        args: the run's settings.
+
+    Raises:
+        ValueError: it does not, and one of them would be killed by a bus error.
+    """
+    if not args.dataset_num_workers or not folder.is_dir():
+        return
+    encoded, bits = args.cache_path is not None, 16 if args.mixed_precision == "bf16" else 32
+    batch = args.batch_size * sample_bytes(args.num_frames, args.height, args.width, encoded, bits // 8)
+    if args.cache_only:
+        batch = 3 * args.num_frames * args.height * args.width  # read to be encoded: the frames of one clip
+    trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed, disk = args.dataset_num_workers * PREFETCHED * trainings * batch, shutil.disk_usage(folder)
+    if needed > disk.free:
+        whole = math.ceil((needed + disk.used) / 2**30)
+        raise ValueError(
+            f"--dataset_num_workers {args.dataset_num_workers}: loader processes keep {needed / 1e9:.2f} GB ready in "
+            f"{folder}, found {disk.free / 1e9:.2f} GB free; start the container with --shm-size={whole}g or more "
+            f"(docker, podman), or use --dataset_num_workers {int(args.dataset_num_workers * disk.free / needed)}"
+        )
+
+
+def sample_bytes(num_frames: int, height: int, width: int, encoded: bool, float_bytes: int) -> int:
+    """Bytes of a `batch.Sample` as a loader process hands it over, without the prompt's few tokens.
+
+    Args:
+        encoded: with latents, from the cache; else with frames.
+        float_bytes: of one number of the latents.
+    """
+    pixels = num_frames * height * width
+    targets = pixels * (2 * 2 + 2 + 1 + 1)  # motion and depth in float16, a bool for each
+    if not encoded:
+        return targets + 3 * pixels
+    latents = 1 + (num_frames - 1) // FRAMES_PER_LATENT + 1  # of the clip, and of its first frame alone
+    places = (height // LATENT_STRIDE) * (width // LATENT_STRIDE)
+    return targets + latents * HeadConfig.latent_channels * places * float_bytes
+
+
+def check_resources(
+    args: Any, accelerator: Accelerator, files: WanFiles, heads: HeadConfig, start: int, total: int, sharded: bool
+) -> None:
+    """Disk for the checkpoints of iterations start .. total, and GPU memory; before hours are spent on a cache.
+
+    Args:
+        args: the run's settings.
+        sharded: whether each process keeps only its share of the DiT.
+
+    Raises:
+        ValueError: there is not enough of one.
+    """
+    needed = None
+    if accelerator.is_main_process:
+        model = planned_model(args, files, heads)
+        trained = _numbers(dict(model.heads.named_parameters())) + _numbers(lora_state_dict(model.dit))
+        if not args.cache_only:
+            saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
+            check_space(args.output_path, trained, saves, args.keep_last)
+        if accelerator.device.type == "cuda":
+            needed = needed_memory(args, model, files, accelerator.num_processes if sharded else 1)
+    if accelerator.device.type == "cuda":
+        (needed,) = broadcast_object_list([needed])
+        free, _ = torch.cuda.mem_get_info(accelerator.device)
+        accelerator.print(check_memory(free, needed))
+
+
+def planned_model(args: Any, files: WanFiles, heads: HeadConfig) -> MotionDepthModel:
+    """What a run trains, in its shapes and types and without data (device "meta")."""
+    with torch.device("meta"):
+        dit = WanModel(**check_weights(files)["dit"]).to(run_dtype(args)).requires_grad_(False)
+        trained = MotionDepthHeads(heads, 1.0, 0.0, 1.0)
+        if args.stage == 2:
+            last_block = None if args.flow_loss_weight else max(heads.taps)
+            add_lora(dit, args.lora_rank, args.lora_target_modules.split(","), last_block)
+    trained.motion.requires_grad_(args.motion_loss_weight > 0)
+    trained.depth.requires_grad_(args.depth_loss_weight > 0)
+    return MotionDepthModel(dit, trained, args.stage == 2, args.gradient_checkpointing)
+
+
+def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> None:
+    """Raises ValueError if the checkpoints that are still to come do not fit on the disk.
+
+    Args:
+        trained: numbers that are trained. saves: step folders to come. keep_last: how many of them stay; 0: all.
+    """
+    weights = trained * FLOAT32
+    step = weights * (1 + ADAMW)
+    kept = min(saves, keep_last + 1) if keep_last else saves  # the old one goes after the new one stands
+    place = output_path.absolute()
+    while not place.is_dir():
+        place = place.parent
+    require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
+
+
+def needed_memory(args: Any, model: MotionDepthModel, files: WanFiles, shares: int) -> int:
+    """Bytes of GPU memory that a process needs: the peak of a step, or the text encoder's before the first one.
+
+    What is there in any case counts: with --compile, where the compiler decides what else is kept, only weights and
+    optimizer; with --cache_only the VAE. With a cache the text encoder may have nothing to do.
+
+    Args:
+        model: see `planned_model`; of no use afterwards.
+        shares: processes that share the DiT's blocks.
+    """
+    size = run_dtype(args).itemsize
+    vae, text_encoder = (size * _numbers(read_shapes(paths)) for paths in (files.vae, files.text_encoder))
+    if args.cache_only:
+        return vae
+    blocks = {name: each for name, each in model.dit.blocks.named_parameters() if not each.requires_grad}
+    elsewhere = size * _numbers(blocks) * (shares - 1) // shares
+    if args.compile:
+        parameters = list(model.parameters())
+        step = sum(each.nbytes for each in parameters)
+        step += FLOAT32 * (1 + ADAMW) * sum(each.numel() for each in parameters if each.requires_grad)
+    else:
+        decoded, with_flow = args.loss_frames or args.num_frames, args.stage == 2 and args.flow_loss_weight > 0
+        step = count_step(model, args.batch_size, args.num_frames, args.height, args.width, decoded, with_flow)
+    step -= elsewhere
+    return step if args.cache_path else max(step + vae, text_encoder)
+
+
+def _numbers(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def check_memory(free: int, needed: int) -> str:
+    """One line about GPU memory, in bytes. Raises ValueError if what is needed is not free."""
+    line = f"GPU memory: {needed / 1e9:.1f} GB needed (counted), {free / 1e9:.1f} GB free"
+    if needed > free:
+        raise ValueError(
+            f"{line}; free the GPU, or lower --batch_size, --num_frames, --height, --width, --loss_frames or "
+            "--lora_rank, or use --gradient_checkpointing every, --cache_path (the VAE then leaves the GPU) or "
+            "--head_size small"
+        )
+    return line

@@ -1,0 +1,210 @@
+"""Where encoded samples come from: a cache that is filled first, or the scenes' files at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils.memory import clear_device_cache
+from diffsynth.models.wan_video_dit import WanModel
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from motion_depth.cache.cached import CachedDataset, ClipCache, Missing
+from motion_depth.cache.encode import encode_missing
+from motion_depth.clips.batch import Sample, pack_targets
+from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
+from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
+from motion_depth.model.weights import WanFiles
+from motion_depth.processes.machines import Machine, require_alike, sees_shared
+from motion_depth.readouts.statistics import Statistics, measure
+from motion_depth.settings import run_dtype
+from motion_depth.training.loader import encode
+
+PROMPTS_AT_ONCE = 64  # handed from process to process; one has up to 4 MB
+STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
+
+
+def prepare_data(
+    args: Any,
+    accelerator: Accelerator,
+    train: MotionDepthDataset,
+    held_out: MotionDepthDataset | None,
+    files: WanFiles,
+    positions: range,
+    dit_device: torch.device,
+) -> tuple[Dataset, ClipEncoder | None, tuple[list[Sample], int], WanModel]:
+    """What a run reads and the model that reads it; encoders that nothing needs any more are gone when it returns.
+
+    Args:
+        args: the run's settings.
+        held_out: scenes to validate on, if there are any.
+        positions: of the training sequence that the run will read.
+        dit_device: where the DiT is loaded.
+
+    Returns:
+        Training samples; the encoder, if they come as frames; this process's validation samples, encoded, and how many
+        of them count; the DiT (None if the run only fills the cache).
+
+    Raises:
+        ValueError: see `fill_caches`.
+    """
+    dtype = run_dtype(args)
+    identity = agree_on_data(accelerator, train, held_out, files)
+    datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
+    if args.cache_path is None:
+        prompts = sorted({row["prompt"] for dataset, _ in datasets for row in dataset.data})
+        contexts = encode_for_all(accelerator, files, prompts, dtype)
+        encoder = ClipEncoder(load_pipeline(files, ("vae",), dtype, accelerator.device), contexts)
+        sources = [dataset for dataset, _ in datasets]
+    else:
+        caches = [(ClipCache(args.cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
+        sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
+        encoder = None
+    if args.cache_only:
+        return sources[0], None, ([], 0), None
+    mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
+    dit = load_pipeline(files, ("dit",), dtype, dit_device).dit
+    return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
+
+
+def fill_caches(
+    accelerator: Accelerator,
+    caches: Sequence[tuple[ClipCache, Iterable[int]]],
+    files: WanFiles,
+    dtype: torch.dtype,
+    workers: int,
+) -> list[Dataset]:
+    """Encodes what is missing, all processes together, and returns each cache's dataset of encoded samples.
+
+    Machines that share the folder divide the work; otherwise each fills its own. The text encoder and the VAE are
+    loaded only if something of theirs is missing, and are gone when this returns.
+
+    Args:
+        caches: each with the positions of its dataset that will be read.
+
+    Raises:
+        ValueError: a clip cannot be read, the folder takes no more, or machines have other files of a scene.
+    """
+    machine, folder = Machine.find(accelerator), caches[0][0].folder
+    first, processes = machine.first, machine.processes
+    if not sees_shared(accelerator, "--cache_path", folder):
+        first, processes = 0, accelerator.num_processes
+    found = None
+    if accelerator.process_index == first:
+        found = [cache.missing(positions) for cache, positions in caches]
+        for missing in found:
+            print(missing.summary, flush=True)
+    found = gather_object([found])[first]
+    place = (accelerator.process_index - first, processes)
+    # Prompts are few: only one process loads the text encoder, and nobody has it beside the VAE.
+    if place[0] == 0:
+        _encode(accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], files, dtype, place)
+    clips = [replace(each, prompts=[]) for each in found]
+    _encode(accelerator, "vae", caches, clips, files, dtype, place, workers)
+    for cache, _ in caches:
+        _exchange_known(cache)
+    return [CachedDataset(cache) for cache, _ in caches]
+
+
+def _encode(
+    accelerator: Accelerator,
+    part: str,
+    caches: Sequence[tuple[ClipCache, Iterable[int]]],
+    found: Sequence[Missing],
+    files: WanFiles,
+    dtype: torch.dtype,
+    place: tuple[int, int],
+    workers: int = 0,
+) -> None:
+    """Encodes what is missing of each cache with one part of the model, which is loaded only for that."""
+    if not any(found):
+        return
+    encoder = ClipEncoder(load_pipeline(files, (part,), dtype, accelerator.device))
+    for (cache, _), missing in zip(caches, found, strict=True):
+        encode_missing(cache, missing, encoder, *place, workers, progress=place[0] == 0)
+    del encoder
+    clear_device_cache(garbage_collection=True)
+
+
+def _exchange_known(cache: ClipCache) -> None:
+    """Tells every process what each clip's files are, so that nobody else looks. Collective."""
+    known = {}
+    for theirs in gather_object([cache.known]):
+        for clip, files in theirs.items():
+            if known.setdefault(clip, files) != files:
+                raise ValueError(
+                    f"--dataset_base_path: scene {clip[0]} has other files on one machine than on another; expected "
+                    "the same files or copies of them"
+                )
+    cache.known.update(known)
+
+
+def agree_on_data(
+    accelerator: Accelerator, train: MotionDepthDataset, held_out: MotionDepthDataset | None, files: WanFiles
+) -> dict[str, list[str]]:
+    """The weights' identity, of which the first process of each machine convinces itself. Collective.
+
+    Raises:
+        ValueError: on all processes, if machines have other weights, CSVs, or numbers of frames.
+    """
+    found = None
+    if accelerator.is_local_main_process:
+        tables = {"--dataset_metadata_path": train} | ({"--val_metadata_path": held_out} if held_out else {})
+        found = {f"weights ({part})": digests for part, digests in files.identity().items()}
+        for flag, dataset in tables.items():
+            rows = [(row["video"], row["prompt"]) for row in dataset.data]
+            found[f"{flag} or its scenes' frames"] = list(zip(rows, dataset.windows, strict=True))
+    require_alike(accelerator, found)
+    identity = found and {name[9:-1]: digests for name, digests in found.items() if name.startswith("weights (")}
+    return broadcast_object_list([identity])[0]
+
+
+def encode_for_all(
+    accelerator: Accelerator, files: WanFiles, prompts: Sequence[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Every prompt's context, on the CPU, in every process; only the main process ever has the text encoder."""
+    contexts = {}
+    if accelerator.is_main_process:
+        contexts = encode_prompts(files, prompts, dtype, accelerator.device)
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        several = prompts[start : start + PROMPTS_AT_ONCE]
+        (sent,) = broadcast_object_list([[contexts.get(prompt) for prompt in several]])
+        contexts.update(zip(several, sent, strict=True))
+    return contexts
+
+
+def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncoder | None) -> list[Sample]:
+    """Samples at some positions, encoded, all in memory. Raises ValueError for a clip that cannot be read."""
+    samples = []
+    for position in positions:
+        (sample,) = raise_load_errors([dataset[position]])
+        encode([sample], encoder)
+        samples.append(sample)
+    return samples
+
+
+def share_of(items: Sequence, accelerator: Accelerator) -> tuple[list, int]:
+    """Every n-th item, for this process, and how many of them count.
+
+    All shares are made equally long, with the first item, because a forward may take all processes (`sharding.py`).
+    """
+    mine = list(items[accelerator.process_index :: accelerator.num_processes])
+    rounds = math.ceil(len(items) / accelerator.num_processes)
+    return mine + [items[0]] * (rounds - len(mine)), len(mine)
+
+
+def measure_statistics(accelerator: Accelerator, dataset: MotionDepthDataset) -> Statistics:
+    """The main process reads the first clip of up to STATISTICS_SCENES scenes; all processes get the result."""
+    found = [None]
+    if accelerator.is_main_process:
+        scenes = list(dict.fromkeys(row["video"] for row in dataset.data))
+        count = min(len(scenes), STATISTICS_SCENES)
+        spread = [scenes[number * len(scenes) // count] for number in range(count)]
+        found = [measure(pack_targets(dataset.operator(scene)) for scene in spread)]
+    return broadcast_object_list(found)[0]

@@ -1,0 +1,139 @@
+"""Validation while training: the same clips, noise levels and noise every time, shared by all processes.
+
+Nothing here draws from a random number generator that training uses, so the training sequence stays as it is without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from motion_depth.clips.batch import Batch, Sample
+from motion_depth.evaluation.scores import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name
+from motion_depth.model.wan import MotionDepthModel, pad_contexts
+from motion_depth.pictures.colours import Maps
+from motion_depth.pictures.media import write_png, write_video
+from motion_depth.pictures.panels import spread_frames, strip, truth_and_prediction_rows, video
+from motion_depth.readouts.losses import head_losses
+from motion_depth.readouts.statistics import Statistics
+
+PICTURE_LEVEL = 0.25  # noise level of the panel and the video
+FRAMES_PER_SECOND = 8
+
+
+@dataclass
+class Validation:
+    """Fixed clips of scenes that are not trained on.
+
+    Attributes:
+        accelerator: every process holds its share of the clips.
+        samples: this process's clips, encoded; as many on every process.
+        own: how many of them count; the others count elsewhere.
+        frames: uint8 (t, h, w, 3) of the first of them, for the pictures.
+        statistics: of the training set: loss scales and the mean-depth baseline.
+        balanced_motion: as in training.
+        seed: of the noise.
+        dtype: of the DiT.
+    """
+
+    accelerator: Accelerator
+    samples: Sequence[Sample]
+    own: int
+    frames: Tensor
+    statistics: Statistics
+    balanced_motion: bool
+    seed: int
+    dtype: torch.dtype
+
+    def run(self, model: MotionDepthModel, output_path: Path, step: int) -> dict[str, float]:
+        """Scores all clips at all noise levels; collective.
+
+        The main process also writes a panel and a video of its first clip into `<output_path>/validation/`.
+
+        Returns:
+            On every process: `<metric>/sigma_<level>` with the baselines' beside them, `<loss>/sigma_<level>`, and
+            `score` (see `score_of`).
+        """
+        model.eval()
+        scores, losses = [], []
+        for place, sample in enumerate(self.samples):
+            context = pad_contexts([sample.context])
+            for sigma in NOISE_LEVELS:
+                batch = fixed_batch(sample, context, sigma, self.seed, self.accelerator.device, self.dtype)
+                with self.accelerator.autocast():
+                    predictions = predict(model, batch)
+                if place >= self.own:
+                    continue
+                keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
+                mean_depth = self.statistics.mean_depth.to(self.accelerator.device)
+                scores.append(score_frames(predictions, batch.targets, mean_depth, keys))
+                losses.append({"sigma": sigma} | self._losses(predictions, batch))
+                if sample is self.samples[0] and sigma == PICTURE_LEVEL and self.accelerator.is_main_process:
+                    self._draw(predictions, batch, sample, output_path / "validation", step)
+        model.train()
+        rows = pandas.concat(gather_object(scores), ignore_index=True)
+        table = pandas.DataFrame(gather_object(losses)).groupby("sigma").agg(lambda each: each.mean(skipna=False))
+        levels = {sigma: metrics_of(part) for sigma, part in rows.groupby("sigma")}
+        named = {
+            f"{name}/sigma_{sigma_name(sigma)}": value
+            for sigma, found in levels.items()
+            for name, value in (found | table.loc[sigma].to_dict()).items()
+            if value is not None
+        }
+        return named | {"score": score_of(levels)}
+
+    def _losses(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+        found = head_losses(predictions, batch.targets, self.statistics.scales, self.balanced_motion)
+        return {name: float(value.mean()) for name, value in found.items()}
+
+    def _draw(self, predictions: dict[str, Tensor], batch: Batch, sample: Sample, folder: Path, step: int) -> None:
+        targets = batch.targets
+        truth = Maps(targets.motion[0], targets.depth[0], targets.motion_valid[0], targets.depth_valid[0])
+        rows = truth_and_prediction_rows(
+            self.frames, truth, Maps(predictions["motion"][0], predictions["log_depth"][0].exp())
+        )
+        title = f"{sample.scene}, noise {sigma_name(PICTURE_LEVEL)}, iteration {step}"
+        write_png(folder / f"step-{step}.png", strip(rows, spread_frames(len(self.frames)), title=title))
+        write_video(folder / f"step-{step}.mp4", video(rows, title=title), FRAMES_PER_SECOND)
+
+
+def score_of(levels: dict[float, dict[str, float | None]]) -> float:
+    """What `best/` is chosen by: error as a share of the trivial baselines, averaged over depth, motion and levels.
+
+    1 is as good as mean depth and no motion; lower is better. Metrics that have no pixel are left out; one that is inf
+    or NaN makes the score so.
+    """
+    shares = [
+        found[name] / found[f"{name}_baseline"]
+        for found in levels.values()
+        for name in ("abs_rel", "moving_epe")
+        if found[name] is not None and found[f"{name}_baseline"]
+    ]
+    return sum(shares) / len(shares) if shares else 1.0
+
+
+def is_better(score: float, best: float | None) -> bool:
+    """Whether a score is a number, and lower than the best so far, if there is one that is a number."""
+    return math.isfinite(score) and (best is None or not math.isfinite(best) or score < best)
+
+
+def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:
+    """The panel and the video of this step to wandb, if it is used; the numbers go through `RunLog.log`."""
+    if not accelerator.is_main_process or not any(tracker.name == "wandb" for tracker in accelerator.trackers):
+        return
+    import wandb
+
+    folder = output_path / "validation"
+    pictures = {
+        "val/panel": wandb.Image(str(folder / f"step-{step}.png")),
+        "val/video": wandb.Video(str(folder / f"step-{step}.mp4"), format="mp4"),
+    }
+    accelerator.log({"iteration": step, **pictures}, step=step)

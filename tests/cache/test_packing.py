@@ -1,0 +1,60 @@
+"""Targets come back from their packed bytes bit for bit, or there is an error."""
+
+import numpy as np
+import pytest
+import torch
+
+from motion_depth.cache.packing import pack_maps, unpack_maps
+from motion_depth.clips.batch import pack_targets
+from motion_depth.readouts.losses import Targets
+from tests.support.cache_setup import FIELDS, same_targets
+from tests.support.scene_files import make_operator, plain_scene
+
+
+def ones(dtype: torch.dtype = torch.float16) -> Targets:
+    """Targets of 5 frames of 4 x 4 pixels."""
+    mask = torch.ones(5, 4, 4, dtype=torch.bool)
+    return Targets(torch.ones(5, 2, 4, 4, dtype=dtype), mask, torch.ones(5, 4, 4, dtype=dtype), mask)
+
+
+def test_packed_targets_come_back_bit_for_bit():
+    t, h, w = 5, 7, 9  # masks of 315 bits, which fill no whole number of bytes
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**16, (t, 3, h, w), dtype=np.uint16)  # every kind of float16: NaN, -0, inf, subnormal
+    bits[0, 0, 0, :4] = 0x8000, 0x7C00, 0xFC00, 0x7E01
+    bits[2:4] = bits[1]  # nothing moves
+    maps = torch.from_numpy(bits.view(np.float16))
+    masks = torch.from_numpy(random.random((2, t, h, w)) < 0.3)
+    packed = pack_maps(Targets(maps[:, :2], masks[0], maps[:, 2], masks[1]))
+    found = unpack_maps(packed, (t, h, w))
+    assert (found.motion.numpy().view(np.uint16) == bits[:, :2]).all()
+    assert (found.depth.numpy().view(np.uint16) == bits[:, 2]).all()
+    assert torch.equal(found.motion_valid, masks[0])
+    assert torch.equal(found.depth_valid, masks[1])
+
+
+def test_a_clips_packed_targets_are_small(tmp_path):
+    plain_scene(tmp_path / "ball", size=(32, 64))
+    targets = pack_targets(make_operator(tmp_path, 32, 64)("ball"))
+    packed = pack_maps(targets)
+    assert same_targets(unpack_maps(packed, (5, 32, 64)), targets)
+    unpacked = sum(getattr(targets, name).nbytes for name in FIELDS)
+    assert sum(each.nbytes for each in packed.values()) < unpacked / 4
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-3], lambda data: data.flip(0), lambda data: data[:0]], ids=["cut", "turned", "empty"]
+)
+@pytest.mark.parametrize("name", FIELDS)
+def test_damaged_packed_targets_are_an_error(name, damage):
+    packed = pack_maps(ones())
+    packed[name] = damage(packed[name])
+    with pytest.raises(ValueError, match=r"packed targets: damaged \(Error -"):
+        unpack_maps(packed, (5, 4, 4))
+
+
+def test_targets_of_another_shape_or_type_are_an_error():
+    with pytest.raises(ValueError, match=r"found maps of torch\.float32, expected torch\.float16"):
+        pack_maps(ones(torch.float32))
+    with pytest.raises(ValueError, match="packed targets: found 320 bytes, expected 384"):
+        unpack_maps(pack_maps(ones()), (6, 4, 4))

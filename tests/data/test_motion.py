@@ -1,0 +1,327 @@
+"""Motion: conventions on disk, warping, composing over frames with its validity, scaling and cutting."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from motion_depth.data.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion, warp
+
+
+def grid(height: int, width: int) -> Tensor:
+    """Pixel coordinates (x, y): float32 (2, H, W)."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y]).float()
+
+
+def frame(flow: Tensor, depth: float | Tensor = 3.0, valid: Tensor | None = None) -> FrameMotion:
+    """A FrameMotion of flow (2, H, W), by default all valid and at one distance."""
+    size = flow.shape[1:]
+    depth = torch.full(size, depth) if isinstance(depth, float) else depth
+    return FrameMotion(flow, torch.ones(size, dtype=torch.bool) if valid is None else valid, depth)
+
+
+def still(height: int = 6, width: int = 8) -> Tensor:
+    return torch.zeros(2, height, width)
+
+
+def shifted(x: float, y: float = 0.0, height: int = 6, width: int = 8) -> Tensor:
+    return torch.tensor([x, y])[:, None, None].expand(2, height, width).contiguous()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("convention", "expected"),
+    [
+        (MotionConvention(), (2.0, -3.0)),
+        (MotionConvention(direction="forward"), (-2.0, 3.0)),
+        (MotionConvention(y_axis="up"), (2.0, 3.0)),
+        (MotionConvention(direction="forward", y_axis="up"), (-2.0, -3.0)),
+        (MotionConvention(units="normalized"), (2.0 * 8, -3.0 * 6)),
+        (MotionConvention(units="ndc"), (1.0 * 8, -1.5 * 6)),
+        (MotionConvention(units="ndc", direction="forward", y_axis="up"), (-1.0 * 8, -1.5 * 6)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_decoding_a_convention(convention, expected, dtype):
+    raw = np.zeros((6, 8, 4), dtype)
+    raw[...] = (2.0, -3.0, 77.0, np.nan)
+    before = raw.copy()
+    flow, valid = decode_motion(raw, convention)
+    assert flow.dtype == torch.float32
+    assert valid.all()
+    torch.testing.assert_close(flow, shifted(*expected), rtol=0, atol=0)
+    np.testing.assert_array_equal(raw, before)
+
+
+def test_vectors_that_are_not_finite_are_invalid_and_zero():
+    raw = np.ones((2, 3, 4), np.float32)
+    raw[0, 0, 0], raw[0, 1, 1], raw[1, 2, 0] = np.nan, np.inf, -np.inf
+    flow, valid = decode_motion(torch.from_numpy(raw), MotionConvention())
+    assert valid.tolist() == [[False, False, True], [True, True, False]]
+    assert torch.equal(flow, torch.stack([valid, valid]).float())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("units", "metres"), ("direction", None), ("y_axis", "left"), ("frame_offset", 2), ("frame_offset", True)],
+)
+def test_an_unknown_convention_names_its_flag(name, value):
+    with pytest.raises(ValueError, match=f"--motion_{name}: found {value!r}, expected one of"):
+        MotionConvention(**{name: value})
+
+
+# --- warp -------------------------------------------------------------------------------------------------------------
+
+
+def test_warping_by_zero_is_the_identity_bit_for_bit():
+    image = torch.randn(2, 3, 37, 53, generator=torch.Generator().manual_seed(0))
+    image[0, 0, 0, 0] = -0.0
+    warped, inside = warp(image, torch.zeros(2, 2, 37, 53))
+    assert inside.all()
+    assert torch.equal(warped.view(torch.int32), image.view(torch.int32))
+
+
+def test_warping_coordinates_gives_the_points_that_the_flow_leads_to():
+    flow = torch.randn(3, 2, 20, 30, generator=torch.Generator().manual_seed(1)) * 4
+    points = grid(20, 30) + flow
+    warped, inside = warp(grid(20, 30).expand(3, 2, 20, 30), flow)
+    x, y = points.unbind(dim=1)
+    assert torch.equal(inside, (x >= 0) & (x <= 29) & (y >= 0) & (y <= 19))
+    assert 0.5 < inside.float().mean() < 1
+    torch.testing.assert_close(warped, torch.stack([x.clamp(0, 29), y.clamp(0, 19)], dim=1), rtol=0, atol=1e-5)
+
+
+def test_warping_fetches_from_where_backward_flow_points():
+    before = torch.zeros(1, 1, 6, 8)
+    before[0, 0, 2, 3] = 1.0
+    after, _ = warp(before, shifted(-2.0, -1.0)[None])  # seen at p now, it was 2 to the left and 1 above
+    assert after.nonzero().tolist() == [[0, 0, 3, 5]]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+def test_warping_by_a_wild_vector_is_outside_and_finite(bad):
+    flow = torch.zeros(1, 2, 6, 8)
+    flow[0, 0, 1, 1] = bad
+    warped, inside = warp(torch.rand(1, 1, 6, 8), flow)
+    assert inside.sum() == 47
+    assert not inside[0, 1, 1]
+    assert warped.isfinite().all()
+
+
+def test_warping_is_differentiable_in_image_and_flow():
+    image = (grid(6, 8)[:1] * 2.0)[None].requires_grad_()
+    flow = torch.full((1, 2, 6, 8), 0.25).requires_grad_()
+    warp(image, flow)[0][0, 0, 2, 3].backward()
+    assert flow.grad[0, :, 2, 3].tolist() == [2.0, 0.0]
+    assert image.grad.sum() == 1
+
+
+# --- compose ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_frame_is_its_own_composition():
+    flow = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(2))
+    valid = torch.rand(6, 8, generator=torch.Generator().manual_seed(3)) > 0.3
+    composed, composed_valid = compose([frame(flow, valid=valid)])
+    assert torch.equal(composed_valid, valid)
+    assert torch.equal(composed, flow * valid)
+
+
+def test_no_motion_composes_to_no_motion_even_at_edges():
+    depth = torch.rand(6, 8) * 10
+    depth[:, 4:] = 0.0  # nothing there
+    composed, valid = compose([frame(still(), depth)] * 4)
+    assert valid.all()
+    assert torch.equal(composed, still())
+
+
+def test_affine_motion_composes_to_the_power_of_its_matrix():
+    height, width, steps = 40, 56, 3
+    angle, zoom = 0.02, 1.01
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[:2, :2] = zoom * torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix[:2, 2] = torch.tensor([0.8, -1.3])
+    points = torch.cat([grid(height, width), torch.ones(1, height, width)]).double()
+
+    def affine_flow(power: int) -> Tensor:
+        moved = torch.einsum("ij,jhw->ihw", torch.linalg.matrix_power(matrix, power), points)
+        return (moved - points)[:2]
+
+    composed, valid = compose([frame(affine_flow(1).float())] * steps)
+    exact = affine_flow(steps)
+    size = torch.tensor([width - 1, height - 1])[:, None, None]
+    ends = [points[:2] + affine_flow(power) for power in range(1, steps)]
+    inside = torch.stack([((end >= 0) & (end <= size)).all(dim=0) for end in ends]).all(dim=0)
+    assert torch.equal(valid, inside)  # the last vector may end outside the picture, the lookups may not
+    assert 0.5 < valid.float().mean() < 1
+    assert (composed - exact)[:, valid].abs().max() < 1e-4
+
+
+def test_a_lookup_outside_the_picture_is_invalid():
+    composed, valid = compose([frame(shifted(-2.0)), frame(shifted(-1.0))])
+    assert valid[0].tolist() == [False, False, True, True, True, True, True, True]
+    assert (composed[0][valid] == -3.0).all()
+    assert (composed[:, ~valid] == 0).all()
+
+
+@pytest.mark.parametrize(("shift", "touching"), [(1.0, [3]), (0.5, [3, 4]), (-1.25, [5, 6])])
+def test_a_lookup_that_touches_an_invalid_vector_is_invalid_unless_its_weight_is_zero(shift, touching):
+    hole = torch.ones(6, 8, dtype=torch.bool)
+    hole[:, 4] = False
+    _, valid = compose([frame(shifted(shift)), frame(still(), valid=hole)])
+    columns = [column for column in range(2, 7) if not valid[0, column]]
+    assert columns == touching
+
+
+def test_an_invalid_vector_stays_invalid():
+    hole = torch.ones(6, 8, dtype=torch.bool)
+    hole[2, 3] = False
+    _, valid = compose([frame(still(), valid=hole), frame(still())])
+    assert torch.equal(valid, hole)
+
+
+def test_a_lookup_between_two_surfaces_is_invalid():
+    earlier = still()
+    earlier[0, :, 4:] = 3.0
+    _, valid = compose([frame(shifted(0.5)), frame(earlier)])
+    assert valid[0].tolist() == [True, True, True, False, True, True, True, False]  # the last leaves the picture
+
+
+@pytest.mark.parametrize(
+    ("earlier_depth", "earlier_flow", "expected"),
+    [
+        (3.0, (0.0, 0.0), True),
+        (3.0, (2.0, 0.0), True),  # struck between the two frames
+        (2.95, (0.0, 0.0), True),  # comes straight at the camera
+        (2.95, (2.0, 0.0), False),  # something else moved past, close before it
+        (2.0, (0.0, 0.0), False),  # something else was in front
+        (9.0, (0.0, 0.0), False),  # found what is behind
+        (0.0, (0.0, 0.0), False),  # found nothing
+    ],
+)
+def test_occlusion_shows_in_distance_and_flow(earlier_depth, earlier_flow, expected):
+    _, valid = compose([frame(still(), 3.0), frame(shifted(*earlier_flow), earlier_depth)])
+    assert bool(valid[3, 3]) is expected
+
+
+def test_what_moves_sideways_may_come_nearer_as_fast():
+    flow = shifted(4.0, width=80)
+    moved, stopped = frame(flow, 3.0), frame(still(width=80), 3.0 * 0.96)
+    assert compose([moved, stopped])[1][3, 3]
+    assert not compose([frame(still(width=80), 3.0), frame(flow, 3.0 * 0.96)])[1][3, 3]
+
+
+def test_nothing_there_before_and_after_is_the_same_surface():
+    _, valid = compose([frame(still(), 0.0), frame(still(), 0.0)])
+    assert valid.all()
+
+
+# --- compose: a moving card, whose motion over any number of frames is known ------------------------------------------
+
+CARD_HEIGHT, CARD_WIDTH, WALL = 96, 120, 4.0
+
+
+def card(t: float) -> tuple[Tensor, float, float]:
+    """Centre in pixels, half-size in pixels and distance of a square card that speeds up and comes nearer."""
+    depth = 3.2 - 0.04 * t
+    return torch.tensor([30.0 + 2.3 * t + 0.12 * t * t, 52.0 - 1.1 * t]), 70.0 / depth, depth
+
+
+def card_motion(t: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Exact flow (2, H, W) from frame t to t - steps, depth (H, W), and where the card is (H, W), at frame t."""
+    points = grid(CARD_HEIGHT, CARD_WIDTH)
+    centre, half, depth = card(t)
+    before, _, depth_before = card(t - steps)
+    offset = points - centre[:, None, None]
+    on_card = (offset.abs() <= half).all(dim=0)
+    was_at = before[:, None, None] + offset * (depth / depth_before)
+    flow = torch.where(on_card, was_at - points, 0.0)
+    return flow, torch.where(on_card, depth, WALL), on_card
+
+
+def covered(points: Tensor, t: int) -> Tensor:
+    """Whether points (2, H, W) lie on the card at frame t."""
+    centre, half, _ = card(t)
+    return ((points - centre[:, None, None]).abs() <= half).all(dim=0)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_composed_motion_of_a_moving_card_is_the_exact_motion(steps):
+    errors, kept, blind = [], [], []
+    for t in range(steps, 14):
+        frames = [frame(*card_motion(t - j, 1)[:2]) for j in range(steps)]
+        composed, valid = compose(frames)
+        exact, _, on_card = card_motion(t, steps)
+        error = (composed - exact).norm(dim=0)
+        points = grid(CARD_HEIGHT, CARD_WIDTH)
+        hidden = ~on_card & torch.stack([covered(points, t - j) for j in range(1, steps)]).any(dim=0)
+        errors.append(error[valid & (on_card | hidden)])
+        kept.append(valid[on_card])
+        blind.append(valid[hidden])
+    assert torch.cat(errors).quantile(0.99) < 0.01
+    assert torch.cat(errors).max() < 0.1
+    assert torch.cat(kept).float().mean() > 0.8
+    assert torch.cat(blind).numel() > 300
+    assert not torch.cat(blind).any()  # the wall behind the card was not seen there: no vector of the card is its
+
+
+# --- scaling and cutting ---------------------------------------------------------------------------------------------
+
+SIZES = [
+    ((96, 160), (64, 64)),
+    ((160, 96), (64, 96)),
+    ((50, 70), (64, 64)),
+    ((480, 480), (96, 96)),
+    ((37, 91), (32, 64)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_nearest_takes_the_pixel_that_holds_the_centre(source, target):
+    crop = cover_crop(source, target)
+    assert min(resized - size for resized, size in zip(crop.resized, target, strict=True)) == 0
+    chosen = crop.nearest(grid(*source))
+    assert chosen.shape == (2, *target)
+    ratio = torch.tensor([source[1] / crop.resized[1], source[0] / crop.resized[0]])[:, None, None]
+    start = torch.tensor([crop.left, crop.top])[:, None, None]
+    centre = (grid(*target) + start + 0.5) * ratio - 0.5
+    assert (chosen - centre).abs().max() <= 0.5 + 1e-4
+
+
+def test_the_same_size_is_left_alone():
+    image = torch.rand(3, 32, 64)
+    assert cover_crop((32, 64), (32, 64)).nearest(image) is image
+
+
+def test_motion_scales_x_by_the_width_and_y_by_the_height():
+    crop = cover_crop((33, 100), (64, 64))
+    assert crop.resized == (64, 194)
+    flow, valid = crop.motion(shifted(1.0, -1.0, 33, 100), torch.ones(33, 100, dtype=torch.bool))
+    torch.testing.assert_close(flow[:, 10, 10], torch.tensor([1.94, -64 / 33]))
+    assert valid[2:, :62].all()
+
+
+def test_motion_that_leaves_the_cut_picture_is_invalid():
+    valid = torch.ones(32, 96, dtype=torch.bool)
+    valid[5, 40] = False
+    flow, cut_valid = cover_crop((32, 96), (32, 32)).motion(shifted(-3.0, 0.0, 32, 96), valid)
+    assert not cut_valid[:, :3].any()
+    assert not cut_valid[5, 40 - 32]
+    assert cut_valid.sum() == 32 * 29 - 1
+    assert torch.equal(flow[0], torch.where(cut_valid, -3.0, 0.0))
+
+
+def test_scaling_a_rotation_scales_its_vectors_with_the_picture():
+    source = grid(96, 160) - torch.tensor([79.5, 47.5])[:, None, None]
+    flow = torch.stack([-source[1], source[0]]) * 0.05
+    crop = cover_crop((96, 160), (192, 192))
+    scaled, valid = crop.motion(flow, torch.ones(96, 160, dtype=torch.bool))
+    target = grid(192, 192) - 95.5
+    expected = torch.stack([-target[1], target[0]]) * 0.05
+    assert valid.float().mean() > 0.8
+    assert (scaled - expected)[:, valid].abs().max() <= 0.05 * 0.5 * 2 + 1e-4  # half a pixel of the source

@@ -1,0 +1,251 @@
+"""Panels: truth and prediction look alike, everything is labelled, maps are never smoothed."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from motion_depth.pictures import panels
+from motion_depth.pictures.colours import (
+    NO_VALUE,
+    DepthScale,
+    ErrorScale,
+    Maps,
+    MotionScale,
+    Scales,
+    colour_depth,
+    colour_error,
+    colour_motion,
+)
+from motion_depth.pictures.panels import PanelRow, reading_rows, spread_frames, strip, truth_and_prediction_rows, video
+from tests.support.panel_maps import FRAMES, HEIGHT, WIDTH, moving_square, vectors
+
+
+@pytest.fixture
+def truth() -> Maps:
+    return moving_square()
+
+
+@pytest.fixture
+def frames(truth: Maps) -> torch.Tensor:
+    """(t, h, w, 3) uint8, brighter where it is nearer."""
+    return (250 - 20 * truth.depth)[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
+
+
+@pytest.fixture
+def prediction(truth: Maps) -> Maps:
+    """Half of the motion, and distances that are 10 % too large; predicted at every pixel and frame."""
+    return Maps(0.5 * truth.motion, 1.1 * truth.depth.clamp(min=1.0))
+
+
+# ---------------------------------------------------------------------------------------------- rows
+
+
+def test_truth_and_prediction_share_their_scales(frames, truth, prediction):
+    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
+    assert rows["True motion"].scale == rows["Predicted motion"].scale == MotionScale(4.0)
+    assert rows["True depth"].scale == rows["Predicted depth"].scale == DepthScale(2.0, 8.0)
+    expected = colour_motion(prediction.motion, 4.0)
+    assert (rows["Predicted motion"].frames[1:] == expected[1:]).all()
+    assert (rows["Predicted depth"].frames == colour_depth(prediction.depth, 2.0, 8.0)).all()
+
+
+def test_a_perfect_prediction_looks_like_the_truth(frames, truth):
+    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, truth)}
+    assert (rows["True motion"].frames == rows["Predicted motion"].frames).all()
+    assert (rows["True depth"].frames == rows["Predicted depth"].frames).all()
+
+
+def test_the_first_frame_has_no_motion(frames, truth, prediction):
+    rows = truth_and_prediction_rows(frames, truth, prediction)
+    for row in rows[1:4]:
+        assert (row.frames[0] == NO_VALUE).all(), row.label
+        assert (row.frames[1] != NO_VALUE).any(axis=-1).all(), row.label
+    assert prediction.motion_valid is None, "the caller's masks are left as they are"
+    assert truth.motion_valid.all()
+
+
+def test_errors_are_lengths_and_shares(frames, truth, prediction):
+    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
+    assert rows["Motion error"].scale == ErrorScale(4.0, "px")
+    assert rows["Depth error"].scale == ErrorScale(25.0, "%")
+    two_of_four = colour_error(torch.full((1, 1, 1), 2.0), 4.0)[0, 0, 0]
+    assert (rows["Motion error"].frames[1, 15, 12] == two_of_four).all()
+    ten_percent = colour_error(torch.full((1, 1, 1), 10.0), 25.0)[0, 0, 0]
+    found = rows["Depth error"].frames[0]
+    assert abs(found[8:].astype(int) - ten_percent).max() <= 2
+    assert (found[:8] == NO_VALUE).all(), "there is no true depth in the sky"
+
+
+def test_a_predictions_own_mask_hides_no_error(frames, truth, prediction):
+    nothing = torch.zeros_like(truth.depth_valid)
+    hidden = Maps(prediction.motion, prediction.depth, None, nothing)
+    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, hidden)}
+    assert (rows["Predicted depth"].frames == NO_VALUE).all()
+    shown = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
+    assert (rows["Depth error"].frames == shown["Depth error"].frames).all()
+
+
+def test_readings_share_the_scales_of_the_first(frames, truth, prediction):
+    rows = reading_rows({"Generated video": frames}, {"Read": prediction, "Forecast": truth})
+    assert [row.label for row in rows] == [
+        "Generated video", "Read motion", "Forecast motion", "Read depth", "Forecast depth"
+    ]  # fmt: skip
+    assert [row.line for row in rows] == [0, 0, 0, 1, 1]
+    scales = Scales.of(prediction)
+    assert [row.scale for row in rows] == [None, *[scales.motion] * 2, *[scales.depth] * 2]
+    assert scales.motion == MotionScale(2.0)
+
+
+# ---------------------------------------------------------------------------------------------- layout
+
+
+@pytest.mark.parametrize(("total", "expected"), [(49, [0, 12, 24, 36, 48]), (3, [0, 1, 2]), (1, [0])])
+def test_frames_are_spread_from_first_to_last(total, expected):
+    assert spread_frames(total) == expected
+
+
+def grid_row(label: str = "Video", size: tuple[int, int] = (HEIGHT, WIDTH), **options) -> PanelRow:
+    """A row whose frames are all of one colour, which no other part of a page has."""
+    return PanelRow(label, np.full((FRAMES, *size, 3), (10, 200, 10), np.uint8), **options)
+
+
+def span(picture: np.ndarray, colour: tuple[int, int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around all pixels of this colour."""
+    rows, columns = (np.flatnonzero((picture == colour).all(axis=-1).any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"),
+    [((128, 128), (256, 256)), ((480, 480), (240, 240)), ((32, 48), (160, 240)), ((480, 832), (120, 208))],
+)
+def test_frames_are_scaled_by_whole_numbers_to_a_readable_size(size, tile):
+    picture = strip([grid_row(size=size)], [0])
+    rows, columns = span(picture, (10, 200, 10))
+    assert (rows.stop - rows.start, columns.stop - columns.start) == tile
+
+
+def test_strip_has_a_column_per_frame_and_a_line_per_row():
+    one = strip([grid_row()], [0]).shape
+    more = strip([grid_row(), grid_row(), grid_row()], [0, 2, 4]).shape
+    tile_height, tile_width = 160 + panels.GAP, 240 + panels.GAP
+    assert more == (one[0] + 2 * tile_height, one[1] + 2 * tile_width, 3)
+    titled = strip([grid_row()], [0], title="scene").shape
+    assert titled == (one[0] + panels.LINE, one[1], 3)
+
+
+def test_strip_of_five_columns_fits_a_report():
+    for height, width in ((128, 128), (480, 480), (480, 832), (64, 64)):
+        rows = [grid_row("Predicted motion", (height, width), scale=MotionScale(4.0))]
+        assert 1000 <= strip(rows, range(FRAMES)).shape[1] <= 1600
+
+
+def test_strip_is_labelled():
+    picture = strip([grid_row("Predicted depth", scale=DepthScale(2.0, 8.0))], [0, 4], [10, 11, 12, 13, 14], "a scene")
+    rows, columns = span(picture, (10, 200, 10))
+
+    def has_ink(area: np.ndarray) -> bool:
+        return (area < 120).all(axis=-1).sum() > 20
+
+    assert has_ink(picture[rows, : columns.start]), "row label"
+    assert has_ink(picture[rows, columns.stop + 30 :]), "legend"
+    assert has_ink(picture[panels.MARGIN : panels.MARGIN + 16]), "title"
+    middle = (columns.start + columns.stop) // 2
+    assert has_ink(picture[rows.start - 20 : rows.start - 2, columns.start : middle]), "number of the first column"
+    assert has_ink(picture[rows.start - 20 : rows.start - 2, middle : columns.stop]), "number of the second column"
+    assert (picture[rows.stop :] == NO_VALUE).all(axis=-1).sum() > 100, "what grey means"
+
+
+def test_columns_are_named_by_the_clips_frame_numbers():
+    row = grid_row()
+    assert (strip([row], [1], [0, 2, 4, 6, 8]) == strip([row], [2], range(5))).all()
+    assert (strip([row], [1], [0, 2, 4, 6, 8]) != strip([row], [1])).any()
+
+
+def test_neighbours_of_equal_scale_share_one_legend():
+    same = strip([grid_row(scale=DepthScale(1.0, 9.0)), grid_row(scale=DepthScale(1.0, 9.0))], [0])
+    other = strip([grid_row(scale=DepthScale(1.0, 9.0)), grid_row(scale=DepthScale(2.0, 9.0))], [0])
+    nearest, farthest = colour_depth(torch.tensor([[[1.0, 9.0]]]), 1.0, 9.0)[0, 0]
+    bars = [span(picture, tuple(colour))[0] for picture in (same, other) for colour in (nearest, farthest)]
+    assert same.shape == other.shape
+    assert bars[0].stop - bars[1].start > 160, "one bar as long as two tiles"
+    gap = other[:, -panels.LEGEND - panels.MARGIN + panels.GAP + 4][bars[3].start : bars[2].stop]
+    assert (gap == panels.PAGE).all(axis=-1).sum() > 10, "two bars with paper between them"
+
+
+def test_the_middle_of_the_depth_bar_is_the_geometric_mean():
+    picture = strip([grid_row(scale=DepthScale(1.0, 16.0))], [0])
+    rows, columns = span(picture, (10, 200, 10))
+    middle = picture[(rows.start + rows.stop) // 2, columns.stop + 3 * panels.GAP + 4].astype(int)
+    assert abs(middle - colour_depth(torch.tensor([[[4.0]]]), 1.0, 16.0)[0, 0, 0]).max() < 12
+
+
+@pytest.mark.parametrize("size", [(32, 48), (300, 400)])
+def test_maps_are_never_smoothed(size):
+    checks = np.indices((FRAMES, *size)).sum(axis=0) // 3 % 2
+    noise = np.where(checks[..., None], np.uint8((10, 200, 10)), np.uint8((200, 10, 200)))
+    picture = strip([PanelRow("m", noise, ErrorScale(1.0, "px"))], [1])
+    rows, columns = span(picture, (10, 200, 10))
+    tile = picture[rows, columns].reshape(-1, 3)
+    assert {tuple(colour) for colour in np.unique(tile, axis=0).tolist()} == {(10, 200, 10), (200, 10, 200)}
+
+
+def test_wheel_shows_where_things_go():
+    picture = strip([grid_row(scale=MotionScale(3.0))], [0])
+    rows, columns = span(picture, (10, 200, 10))
+    legend = picture[rows, columns.stop + 2 * panels.GAP : -panels.MARGIN]
+    y, x = legend.shape[0] // 2, legend.shape[1] // 2
+    to_the_right = colour_motion(vectors((-2.0, 0.0)), 3.0)[0, 0, 0]  # backward flow points to where it came from
+    radius = (panels.LEGEND - 16) // 2
+    assert abs(legend[y, x + radius * 2 // 3].astype(int) - to_the_right).max() < 12
+    assert (legend[y, x] > 240).all()
+
+
+def test_video_shows_every_frame_with_its_number(frames, truth, prediction):
+    rows = truth_and_prediction_rows(frames, truth, prediction)
+    pictures = video(rows, range(0, 10, 2), "a scene")
+    assert pictures.dtype == np.uint8
+    assert pictures.shape[0] == FRAMES
+    header = pictures[:, : panels.MARGIN + 16]
+    assert all((header[0] != other).any() for other in header[1:])
+    below = pictures[:, panels.MARGIN + 2 * panels.LINE :]
+    assert all((before != after).any() for before, after in pairwise(below))
+
+
+def test_video_puts_pictures_left_and_lines_beside_them():
+    scale, other = MotionScale(1.0), DepthScale(1.0, 2.0)
+    one = video([grid_row(), grid_row("m", scale=scale), grid_row("d", scale=other)])
+    two = video([grid_row(), grid_row("m", scale=scale), grid_row("d", scale=other, line=1)])
+    assert one.shape == (FRAMES, 160 + panels.MARGIN * 2 + 3 * panels.LINE + panels.GAP, one.shape[2], 3)
+    assert two.shape[1] == one.shape[1] + 160 + panels.LINE
+    picture = two[0]
+    column = panels.MARGIN + 5
+    assert (picture[:, column] == (10, 200, 10)).all(axis=-1).sum() == 2 * 160 + panels.LINE, "as high as both lines"
+
+
+def test_pictures_are_the_same_every_time(frames, truth, prediction):
+    first, second = (truth_and_prediction_rows(frames, truth, prediction) for _ in range(2))
+    assert (strip(first, [0, 3], title="σ ≥ 1") == strip(second, [0, 3], title="σ ≥ 1")).all()
+    assert (video(first) == video(second)).all()
+
+
+def test_a_long_title_is_cut_off_and_does_not_widen_the_page():
+    short, long = (strip([grid_row()], [0, 1], title=title) for title in ("a", "a very long prompt " * 30))
+    assert short.shape == long.shape
+    header = long[: panels.MARGIN + panels.LINE]
+    assert (header[:, -panels.MARGIN :] == panels.PAGE).all()
+
+
+@pytest.mark.parametrize(("indices", "numbers"), [([], None), ([5], None), ([-1], None), ([0], [1, 2])])
+def test_wrong_frames_are_an_error(indices, numbers):
+    with pytest.raises(ValueError, match="rows of 5 frames"):
+        strip([grid_row()], indices, numbers)
+
+
+def test_rows_of_different_sizes_are_an_error():
+    with pytest.raises(ValueError, match=r"other: uint8 \(5, 8, 8, 3\).*expected uint8 frames .* of one size"):
+        video([grid_row(), grid_row("other", (8, 8))])
+    with pytest.raises(ValueError, match="found rows of nothing"):
+        strip([], [0])

@@ -1,0 +1,59 @@
+"""A checkpoint for the tools, made without training, and the tools called in this process."""
+
+from pathlib import Path
+
+import torch
+
+from motion_depth.checkpoints.assemble import LoraConfig, model_config, model_tensors
+from motion_depth.checkpoints.checkpoint import write_checkpoint
+from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
+from motion_depth.model.lora import add_lora
+from motion_depth.model.wan import MotionDepthModel, load_pipeline
+from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.readouts.losses import LossScales
+from motion_depth.readouts.statistics import Statistics
+from tools import evaluate, generate
+
+SIZE, FRAMES = 64, 9
+LORA = LoraConfig(4, ("q", "v"))
+TRAINING = {"step": 1, "clips": 1, "processes": 1, "wandb_run_id": None, "best_score": None,
+            "scheduler": {"last_epoch": 1, "base_lrs": [1e-4], "_last_lr": [1e-4]},
+            "health": {"skipped": 0, "in_row": 0, "norms": []}}  # fmt: skip
+
+
+def load(files: WanFiles, *parts: str):
+    """The tiny model in float32; all of it, or some parts."""
+    return load_pipeline(files, parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+
+
+def config_of(heads: HeadConfig, statistics: Statistics, folder: Path) -> dict:
+    """The config.json of a run with LoRA whose CSV lies in a folder."""
+    run = {"stage": 2, "height": SIZE, "width": SIZE, "num_frames": FRAMES, "frame_stride": "auto",
+           "motion_units": "pixels", "motion_direction": "backward", "motion_y_axis": "down", "motion_frame_offset": 0,
+           "mixed_precision": "no", "dataset_metadata_path": str(folder / "training.csv"), "batch_size": 1,
+           "gradient_accumulation_steps": 1}  # fmt: skip
+    return model_config(heads, statistics, LORA, run) | {"training": TRAINING}
+
+
+def make_checkpoint(folder: Path, files: WanFiles) -> Path:
+    """A checkpoint with LoRA for clips of SIZE x SIZE x FRAMES; every weight that starts at zero is given a value."""
+    torch.manual_seed(0)
+    arguments = check_weights(files)["dit"]
+    config = HeadConfig(arguments["dim"], tap_blocks(arguments["num_layers"], (0.3, 0.6)), **HEAD_SIZES["small"])
+    heads = MotionDepthHeads(config, motion_scale=2.0, log_depth=1.0, log_depth_scale=0.3)
+    dit = add_lora(load(files, "dit").dit, LORA.rank, LORA.target_modules)
+    for name, parameter in [*heads.named_parameters(), *dit.named_parameters()]:
+        if ".out." in name or ".lora_B." in name:
+            torch.nn.init.normal_(parameter.data, std=0.05)
+    statistics = Statistics(1.0, LossScales(2.0, 0.3, 0.1), 0.05, 0.0, torch.full((SIZE, SIZE), 3.0))
+    model = MotionDepthModel(dit, heads, train_dit=False)
+    write_checkpoint(folder, model_tensors(model, statistics), config_of(config, statistics, folder.parent))
+    return folder
+
+
+def run_generate(*flags: object) -> None:
+    generate.run(generate.parse_args([str(flag) for flag in flags]))
+
+
+def run_evaluate(*flags: object) -> dict:
+    return evaluate.evaluate(evaluate.parse_args([str(flag) for flag in flags]))

@@ -1,0 +1,310 @@
+"""The tiny model's files: the library's own loader and pipeline run them, and its table of models is kept in order."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffsynth.configs import MODEL_CONFIGS
+from diffsynth.models.wan_video_dit import precompute_freqs_cis_3d
+from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer
+from diffsynth.pipelines.wan_video import ModelConfig, WanVideoPipeline
+from einops import rearrange
+from PIL import Image
+
+from motion_depth.tiny import model as tiny
+from motion_depth.tiny.vae import LinearVideoVAE, TinyWanVideoVAE38, fit_linear_vae
+from tests.support.moving_squares import HEIGHT, WIDTH, psnr, render, windows
+
+FILES = (tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A whole tiny model."""
+    path = tmp_path_factory.mktemp("tiny")
+    tiny.write_tiny_wan(path, fit_linear_vae(windows()), tiny.dit_arguments(), seed=0)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def library_table():
+    """Every test finds and leaves the library's table of models as it was."""
+    before, registered = list(MODEL_CONFIGS), dict(tiny._registered)
+    MODEL_CONFIGS[:] = [config for config in before if config not in registered.values()]
+    tiny._registered.clear()
+    yield
+    MODEL_CONFIGS[:] = before
+    tiny._registered.clear()
+    tiny._registered.update(registered)
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> WanVideoPipeline:
+    return WanVideoPipeline.from_pretrained(
+        torch_dtype=dtype,
+        device="cpu",
+        model_configs=[ModelConfig(path=str(folder / name)) for name in FILES],
+        tokenizer_config=ModelConfig(path=str(folder / tiny.TOKENIZER_FOLDER)),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_library_loads_the_files_and_generates(folder, dtype):
+    tiny.register_model_configs(folder)
+    pipe = load(folder, dtype)
+    assert pipe.dit.seperated_timestep
+    assert pipe.dit.fuse_vae_embedding_in_latents
+    assert not pipe.dit.require_clip_embedding
+    assert not pipe.dit.require_vae_embedding
+    assert len(pipe.dit.blocks) == 10
+    assert pipe.dit2 is None
+    assert (pipe.height_division_factor, pipe.width_division_factor) == (32, 32)
+    assert {parameter.dtype for parameter in pipe.dit.parameters()} == {dtype}
+    image = Image.fromarray(render(0)[0])
+    video = pipe(
+        prompt="A ball rolls down a ramp.",
+        input_image=image,
+        height=64,
+        width=96,
+        num_frames=9,
+        num_inference_steps=2,
+        seed=0,
+        output_type="floatpoint",
+        progress_bar_cmd=list,
+    )
+    assert video.shape == (1, 3, 9, 64, 96)
+    assert torch.isfinite(video).all()
+    # The first frame is the given picture, within what 48 channels keep of it.
+    picture = rearrange(torch.from_numpy(np.array(image)), "h w c -> 1 c h w").float() * (2 / 255) - 1
+    assert psnr(video[:, :, 0], picture) > 30
+    assert video[:, :, 1:].std() > 0.05
+
+
+def test_every_block_says_something_about_picture_noise_level_and_text(folder):
+    tiny.register_model_configs(folder)
+    pipe = load(folder)
+    assert all(parameter.std() > 0 for parameter in pipe.dit.parameters() if parameter.ndim > 1)
+    outputs = []
+    for block in pipe.dit.blocks:
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+
+    @torch.no_grad()
+    def features(latents: torch.Tensor, timestep: float, context: torch.Tensor) -> torch.Tensor:
+        """(blocks, tokens, dim)"""
+        outputs.clear()
+        timestep = torch.tensor([timestep])
+        flags = {"fuse_vae_embedding_in_latents": True}
+        pipe.model_fn(dit=pipe.dit, latents=latents, timestep=timestep, context=context, **flags)
+        return torch.cat(outputs)
+
+    generator = torch.Generator().manual_seed(0)
+    latents, other_latents = torch.randn(2, 1, 48, 2, 4, 4, generator=generator)
+    text, other_text = torch.randn(2, 1, 7, 64, generator=generator)
+    base = features(latents, 500.0, text)
+    assert len(base) == 10
+    for changed in ((other_latents, 500.0, text), (latents, 20.0, text), (latents, 500.0, other_text)):
+        difference = (features(*changed) - base).square().mean(dim=(1, 2))
+        assert (difference > 1e-4 * base.square().mean(dim=(1, 2))).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["A ball rolls.", "球が転がる — ¿qué?", "test_ball_collide/env_0", "x" * 40, "tab\tand\nline 😀", ""]
+)
+def test_tokenizer_takes_any_text(folder, text):
+    tokenizer = HuggingfaceTokenizer(name=str(folder / tiny.TOKENIZER_FOLDER), seq_len=512, clean="whitespace")
+    ids, mask = tokenizer(text, return_mask=True, add_special_tokens=True)
+    length = int(mask.sum())
+    assert ids.shape == (1, 512)
+    assert ids[0, length - 1] == tokenizer.tokenizer.convert_tokens_to_ids("</s>")
+    assert (ids[0, length:] == 0).all()
+    assert tokenizer.tokenizer.convert_ids_to_tokens(0) == "<pad>"
+    assert tokenizer.tokenizer.decode(ids[0, : length - 1]).strip() == " ".join(text.split())
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(128, 8), (130, 4), (66, 6), (16, 4)])
+def test_head_width_that_rotary_embedding_cannot_use_is_an_error(dim, heads):
+    with pytest.raises(ValueError, match=f"--dim {dim} with --num_heads {heads}"):
+        tiny.dit_arguments(dim=dim, num_heads=heads)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_layers": 10**9},
+        {"num_layers": 257},
+        {"dim": 3 * 2**16, "num_heads": 2**13},
+        {"dim": 6144, "num_layers": 64},
+    ],
+)
+def test_a_model_that_no_machine_builds_is_an_error(sizes):
+    with pytest.raises(ValueError, match=r"--dim \d+ with --num_layers \d+: .*expected (a number of )?at most"):
+        tiny.dit_arguments(**sizes)
+
+
+def test_the_5bs_own_sizes_are_accepted():
+    assert tiny.dit_arguments(3072, 24, 30, 4096)["num_layers"] == 30
+
+
+def test_accepted_head_widths_are_those_whose_numbers_the_library_pairs():
+    def accepted(head_dim: int) -> bool:
+        try:
+            return bool(tiny.dit_arguments(dim=head_dim, num_heads=1))
+        except ValueError:
+            return False
+
+    for head_dim in range(6, 130):
+        pairs = sum(frequencies.shape[1] for frequencies in precompute_freqs_cis_3d(head_dim))
+        assert accepted(head_dim) == (2 * pairs == head_dim), head_dim
+
+
+@pytest.fixture(scope="module")
+def conv_folder(tmp_path_factory, folder) -> Path:
+    """The tiny model with a TinyWanVideoVAE38 in place of the linear VAE."""
+    path = tmp_path_factory.mktemp("conv")
+    for entry in folder.iterdir():
+        (path / entry.name).symlink_to(entry)
+    for name in (tiny.VAE_FILE, tiny.CONFIG_FILE):
+        (path / name).unlink()
+    torch.manual_seed(0)
+    entry = tiny.save_model(TinyWanVideoVAE38(dim=4, dec_dim=2), path / tiny.VAE_FILE, {"dim": 4, "dec_dim": 2})
+    others = json.loads((folder / tiny.CONFIG_FILE).read_text())[:2]  # DiT and text encoder
+    (path / tiny.CONFIG_FILE).write_text(json.dumps([*others, entry]))
+    return path
+
+
+@pytest.mark.parametrize("which", ["folder", "conv_folder"])
+def test_pipeline_units_run_both_vaes(which, request):
+    folder = request.getfixturevalue(which)
+    tiny.register_model_configs(folder)
+    pipe = load(folder)
+    assert type(pipe.vae) is (LinearVideoVAE if which == "folder" else TinyWanVideoVAE38)
+    pipe.scheduler.set_timesteps(1000, training=True)
+    images = [Image.fromarray(frame) for frame in render(0)[:9]]
+    shared = {
+        "input_video": images,
+        "input_image": images[0],
+        "height": HEIGHT,
+        "width": WIDTH,
+        "num_frames": 9,
+        "cfg_scale": 1,
+        "tiled": False,
+        "rand_device": "cpu",
+        "seed": 0,
+    }
+    positive, negative = {"prompt": "Two balls collide.", "positive": True}, {}
+    for unit in pipe.units[:8]:  # shape, noise, prompt, (speech), video, (image), (clip), first frame
+        shared, positive, negative = pipe.unit_runner(unit, pipe, shared, positive, negative)
+    assert shared["input_latents"].shape == shared["noise"].shape == (1, 48, 3, HEIGHT // 16, WIDTH // 16)
+    assert torch.equal(shared["first_frame_latents"], shared["input_latents"][:, :, :1])
+    assert shared["fuse_vae_embedding_in_latents"]
+    assert positive["context"].shape == (1, 512, 64)
+    tiles = {"tiled": True, "tile_size": (30, 52), "tile_stride": (15, 26)}
+    decoded = pipe.vae.decode(shared["input_latents"], device="cpu", **tiles)
+    assert decoded.shape == (1, 3, 9, HEIGHT, WIDTH)
+
+
+def test_registering_twice_changes_nothing(folder):
+    before = len(MODEL_CONFIGS)
+    tiny.register_model_configs(folder)
+    assert len(MODEL_CONFIGS) == before + 3
+    tiny.register_model_configs(str(folder))
+    assert len(MODEL_CONFIGS) == before + 3
+
+
+def test_folder_without_the_file_registers_nothing(tmp_path):
+    before = list(MODEL_CONFIGS)
+    tiny.register_model_configs(tmp_path)
+    assert before == MODEL_CONFIGS
+
+
+def edited(folder: Path, target: Path, number: int, **changes: object) -> Path:
+    """A copy of the folder's entries in `target`, one of them changed."""
+    entries = json.loads((folder / tiny.CONFIG_FILE).read_text())
+    entries[number] |= changes
+    (target / tiny.CONFIG_FILE).write_text(json.dumps(entries))
+    return target
+
+
+def test_last_of_two_models_with_equal_shapes_counts(folder, tmp_path):
+    """The number of heads is in no tensor's shape: both entries would match, and the library load two DiTs."""
+    tiny.register_model_configs(folder)
+    kwargs = tiny.dit_arguments(num_heads=1)
+    tiny.register_model_configs(edited(folder, tmp_path, 0, extra_kwargs=kwargs))
+    digest = json.loads((folder / tiny.CONFIG_FILE).read_text())[0]["model_hash"]
+    assert [entry["extra_kwargs"]["num_heads"] for entry in MODEL_CONFIGS if entry["model_hash"] == digest] == [1]
+    tiny.register_model_configs(folder)
+    pipe = load(folder)
+    assert pipe.dit2 is None
+    assert pipe.dit.blocks[0].num_heads == 4
+
+
+def test_library_models_are_never_replaced(folder, tmp_path):
+    digest = next(entry["model_hash"] for entry in MODEL_CONFIGS if entry["model_name"] == "wan_video_dit")
+    with pytest.raises(ValueError, match="belongs to one of the library's own models"):
+        tiny.register_model_configs(edited(folder, tmp_path, 0, model_hash=digest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_class": "os.system"}, "model_class 'os.system' is not one of"),
+        ({"model_class": ["x"]}, "is not one of"),
+        ({"model_name": "wan_video_vae"}, "model_name 'wan_video_vae' does not go with"),
+        ({"model_hash": "no"}, "is not 32 hexadecimal digits"),
+        ({"extra_kwargs": {"width": 3}}, "extra_kwargs do not fit WanModel"),
+        ({"extra_kwargs": None}, "extra_kwargs do not fit WanModel"),
+        ({"state_dict_converter": "os.system"}, "expected the keys"),
+        *(
+            (
+                {"extra_kwargs": tiny.dit_arguments() | {name: value}},
+                f"extra_kwargs: found {name} .*, expected a number of at most",
+            )
+            for name, value in [
+                ("num_layers", 10**9),
+                ("num_layers", 10**400),
+                ("num_layers", "10"),
+                ("num_layers", [10**9]),
+                ("num_layers", -1),
+                ("num_heads", 0),
+                ("num_layers", math.inf),
+                ("num_layers", math.nan),
+                ("dim", 10**9),
+                ("ffn_dim", 10**12),
+                ("freq_dim", 10**9),
+                ("in_dim", 10**9),
+                ("text_dim", 10**9),
+                ("patch_size", [1, 2, 10**9]),
+                ("patch_size", [1] * 10**6),
+                ("eps", None),
+                ("dim", {"a": 1}),
+            ]
+        ),
+        ({"extra_kwargs": tiny.dit_arguments() | {"dim": 2**16, "ffn_dim": 2**16}}, "parameters, expected at most 5e"),
+    ],
+)
+def test_bad_entry_is_a_one_line_error_and_registers_nothing(folder, tmp_path, changes, message):
+    before = list(MODEL_CONFIGS)
+    with pytest.raises(ValueError, match=message) as error:
+        tiny.register_model_configs(edited(folder, tmp_path, 0, **changes))
+    assert str(error.value).startswith(f"{tmp_path / tiny.CONFIG_FILE}: entry 0")
+    assert "\n" not in str(error.value)
+    assert before == MODEL_CONFIGS
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / tiny.CONFIG_FILE)
+    with pytest.raises(ValueError, match="it is a named pipe, expected a file"):
+        tiny.register_model_configs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[{", "cannot be read as JSON"), ("{}", "expected a list"), ("[3]", "expected the keys")]
+)
+def test_broken_file_is_a_one_line_error(tmp_path, text, message):
+    (tmp_path / tiny.CONFIG_FILE).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        tiny.register_model_configs(tmp_path)
+    assert "\n" not in str(error.value)

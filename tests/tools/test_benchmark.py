@@ -1,0 +1,93 @@
+"""The benchmark as it is started, very short: it runs every way of both stages and reports what it promises."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from motion_depth.model.wan import CHECKPOINTING as POLICIES
+from tests.support.runs import ROOT, must_run, run_python
+from tools.benchmark import check, parse_arguments
+from tools.benchmarks.memory import count_step
+from tools.benchmarks.models import PRESETS, build_heads, build_parts, count_parts, resized
+from tools.benchmarks.timing import PHASES
+
+TOOL = ROOT / "tools/benchmark.py"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[dict, str]:
+    """The figures and the table of a run with one counted step each."""
+    path = tmp_path_factory.mktemp("benchmark") / "results.json"
+    done = must_run(
+        TOOL, "--preset", "tiny", "--layers", 2, "--height", 32, "--width", 32, "--num_frames", 5, "--steps", 1,
+        "--warmup", 0, "--workers", 0, "--loader_size", "32x32x5", "--loader_clips", 1, "--json", path, "--device",
+        "cpu",
+    )  # fmt: skip
+    return json.loads(path.read_text()), done.stdout
+
+
+def test_every_way_of_both_stages_is_measured(run):
+    results, _ = run
+    for stage in ("stage1", "stage2"):
+        assert list(results[stage]) == ["stock", "ours", "cached", "batched"]
+        for way, row in results[stage].items():
+            assert row["batch_size"] == (4 if way == "batched" else 1)
+            assert row["clips_per_s"] > 0
+            assert row["peak_memory_gib"] > 0
+            assert row["utilisation"] is None
+            used = {phase for phase in PHASES if row["seconds"][phase] > 0}
+            # Without a cache every step encodes; with one it only puts the batch together, under the same name.
+            assert used >= {"wait", "encode", "dit", "heads", "backward", "optimizer"}, way
+            assert sum(row["seconds"][phase] for phase in PHASES) <= row["seconds"]["step"] * 1.001
+    assert results["loader"]["serial_fps"] > 0
+    assert results["loader"]["ours_fps"] > 0
+
+
+def test_the_table_says_what_ran_and_what_was_not_measured(run):
+    _, table = run
+    assert "`python tools/benchmark.py --preset tiny --layers 2" in table
+    assert table.count("| not measured |") == 8
+    assert "Matrix product on the GPU, bf16: not measured (no GPU)." in table
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len({line.count("|") for line in rows}) == 2  # two tables, each of one width
+
+
+def test_the_tiny_preset_has_the_shares_of_the_5b():
+    """Operations beside the DiT's decide what encoding at every step costs; torch counts them without data."""
+    big, small = (count_parts(PRESETS[name]) for name in ("5b", "tiny"))
+    assert big["dit"] == pytest.approx(29.7e12, rel=0.01)
+    for part in ("vae", "text", "heads", "dit_to_last_tap"):
+        assert small[part] / small["dit"] == pytest.approx(big[part] / big["dit"], rel=0.2), part
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ways", "stock,mine"], "--ways stock,mine: mine is not one of"),
+        (["--stages", "3"], "--stages 3"),
+        (["--loader_size", "480"], "--loader_size 480: expected HEIGHTxWIDTHxFRAMES"),
+        (["--steps", "0"], "--steps: found 0"),
+    ],
+)
+def test_mistakes_name_the_flag(flags, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check(parse_arguments(flags))
+
+
+def test_a_mistake_is_one_line_for_the_user():
+    done = run_python(TOOL, "--steps", 0)
+    assert done.returncode == 2
+    assert done.stderr == "error: --steps: found 0, expected 1 or more\n"
+
+
+def test_what_is_kept_for_the_gradient_follows_checkpointing_and_batch():
+    preset = resized(PRESETS["tiny"], 6, 32, 32, 5)
+    dit = build_parts(preset, "meta", torch.bfloat16, ("dit",))["dit"]
+    heads = sum(parameter.numel() for parameter in build_heads(preset).parameters())
+    weights = sum(parameter.numel() * 2 for parameter in dit.parameters()) + heads * 4 * 4  # gradient, two moments
+    stage1, *stage2 = (count_step(preset, 1, 1, "none", 8), *(count_step(preset, 2, 1, how, 8) for how in POLICIES))
+    assert weights < stage1 < 1.2 * weights
+    assert stage1 < stage2[0] < stage2[1] < stage2[2]
+    assert count_step(preset, 2, 3, "none", 8) > stage2[2]

@@ -1,0 +1,354 @@
+"""What lies in an output folder: of another run it is never written over, of the same run never made worse."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_wan22_ti2v_motion_depth as training
+from motion_depth.checkpoints import checkpoint
+from motion_depth.checkpoints.checkpoint import read_checkpoint
+from motion_depth.processes.exits import NOT_FINITE, REFUSED
+from motion_depth.training.log import UNDONE_FILE
+from motion_depth.training.ownership import LOCK_FILE
+from motion_depth.training.resuming import RUN_FILE, find_start
+from tests.support.inprocess import snapshot, train
+from tests.support.runs import rows, weights
+from tests.support.scene_files import plain_scene
+
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_wan, tmp_path_factory) -> list:
+    root = tmp_path_factory.mktemp("output")
+    for scene in ("a", "b", "c"):
+        plain_scene(root / "data" / scene)
+    (root / "train.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
+    (root / "val.csv").write_text("video,prompt\nc,A cube.\n")
+    return [
+        *("--stage", 1, "--dataset_base_path", root / "data", "--dataset_metadata_path", root / "train.csv"),
+        *("--val_metadata_path", root / "val.csv", "--val_steps", 2, "--save_steps", 0, "--max_steps", 8),
+        *("--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no"),
+        *("--dataset_num_workers", 0, "--head_size", "small", "--gradient_accumulation_steps", 1),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def later_is_better(monkeypatch):
+    real = training.Validation.run
+    monkeypatch.setattr(training.Validation, "run", lambda *a: real(*a) | {"score": 1 / (1 + a[3])})
+
+
+def at_iteration(monkeypatch, number: int, action) -> None:
+    """Calls `action(losses)` from the given iteration of the next run on, counted from 1."""
+    real, count = training.step_losses, [0]
+
+    def step_losses(*args):
+        count[0] += 1
+        losses = real(*args)
+        return losses if count[0] < number else action(losses) or losses
+
+    monkeypatch.setattr(training, "step_losses", step_losses)
+
+
+def in_another_process(*given: object):
+    """The training script in a process that is forked from this one, with what is patched here; its exit code."""
+
+    def run() -> None:
+        torch.set_num_threads(1)  # a forked process has none of its parent's threads
+        os._exit(train(*given).code)
+
+    process = fork.Process(target=run)
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def killed(flags, tmp_path_factory) -> Path:
+    """A run that was killed in iteration 7: best/ of step 6, a log, no step folder."""
+    output = tmp_path_factory.mktemp("output") / "killed"
+    with pytest.MonkeyPatch.context() as patch:
+        later_is_better.__wrapped__(patch)
+        at_iteration(patch, 7, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        process = in_another_process(*flags, "--output_path", output)
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert {path.name for path in output.iterdir()} == {"best", "log.jsonl", "validation", RUN_FILE, LOCK_FILE}
+    assert step_of(output / "best") == 6
+    assert len(rows(output)) == 6 + 4
+    return output
+
+
+@pytest.fixture
+def output(killed, tmp_path) -> Path:
+    return Path(shutil.copytree(killed, tmp_path / "out"))
+
+
+def without_lock(found: dict) -> dict:
+    return {name: value for name, value in found.items() if not name.endswith(LOCK_FILE)}  # its holder touches it
+
+
+def step_of(folder: Path) -> int:
+    return read_checkpoint(folder).config["training"]["step"]
+
+
+# --- another run's ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        (["--resume", "none", "--seed", 5], "--seed was 0, is 5"),
+        (["--resume", "auto", "--seed", 5], "--seed was 0, is 5"),
+        (["--resume", "auto", "--learning_rate", 1e-3], "--learning_rate was 0.0001, is 0.001"),
+        (["--gradient_accumulation_steps", 2], "an update was made from 1 clips, is from 2"),
+    ],
+)
+def test_a_run_killed_before_its_first_checkpoint_is_not_written_over_by_another(flags, output, changes, difference):
+    before = snapshot(output.parent)
+    done = train(*flags, "--output_path", output, *changes)
+    assert done.code == REFUSED
+    assert f"--output_path {output}: holds best, log.jsonl, validation of another run" in done.err
+    assert difference in done.err
+    assert "choose another folder, or move them away" in done.err
+    assert snapshot(output.parent) == before
+
+
+def start(flags: list, output: Path, *changes: object):
+    """As the script's main process would begin with these flags."""
+    args = training.parse_args([*map(str, flags), "--output_path", str(output), *map(str, changes)])
+    return find_start(args, 1, 1000, print)
+
+
+@pytest.mark.parametrize("name", ["best", "log.jsonl", "wandb", "validation"])
+@pytest.mark.parametrize("resume", ["none", "auto"])
+def test_each_result_alone_is_another_runs_too(flags, output, tmp_path, name, resume):
+    """With the run's own word about whose they are, and without."""
+    (output / "wandb/offline-run").mkdir(parents=True)
+    for other in ("best", "log.jsonl", "wandb", "validation"):
+        if other != name:
+            (output / other).rename(tmp_path / other)
+    with pytest.raises(ValueError, match=rf"holds {name} of another run .*--seed was 0, is 5"):
+        start(flags, output, "--resume", resume, "--seed", 5)
+    assert start(flags, output, "--resume", resume).step == 0
+    (output / RUN_FILE).unlink()
+    if name == "best":
+        with pytest.raises(ValueError, match=r"holds best of another run .*--seed was 0, is 5"):
+            start(flags, output, "--resume", resume, "--seed", 5)
+        assert start(flags, output, "--resume", resume).best_score == 1 / 7
+    else:
+        with pytest.raises(ValueError, match=rf"holds {name} of another run \(nothing there says of which"):
+            start(flags, output, "--resume", resume)
+
+
+def test_what_is_no_result_does_not_hinder(flags, output, tmp_path):
+    """What a run leaves that ends before it has one, and a user's own files."""
+    empty = tmp_path / "empty"
+    (empty / "wandb").mkdir(parents=True)
+    (empty / "log.jsonl").touch()
+    (empty / "notes.txt").write_text("mine")
+    (empty / "bestiary").mkdir()
+    shutil.copy(output / RUN_FILE, empty)
+    assert start(flags, empty, "--seed", 5) == start(flags, tmp_path / "nothing", "--seed", 5)
+
+
+@pytest.mark.parametrize("name", [RUN_FILE, "best", "final"])
+@pytest.mark.parametrize("link", [False, True])
+def test_what_only_has_the_name_of_ours_is_refused(flags, tmp_path, name, link):
+    (tmp_path / name).symlink_to("nowhere") if link else (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"holds {name} of another run \(.*does not describe a run"):
+        start(flags, tmp_path, "--resume", "auto")
+
+
+def test_a_stage_2_that_begins_anew_from_other_heads_is_another_run(flags, output):
+    about = json.loads((output / RUN_FILE).read_bytes())
+    about["run"] |= {"stage": 2, "heads_checkpoint": "one/final"}
+    (output / RUN_FILE).write_text(json.dumps(about))
+    shutil.rmtree(output / "best")
+    with pytest.raises(ValueError, match="--heads_checkpoint was one/final, is other/final"):
+        start(flags, output, "--stage", 2, "--heads_checkpoint", "other/final")
+    assert start(flags, output, "--stage", 2, "--heads_checkpoint", "one/final").step == 0
+
+
+# --- the same run's ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resume", ["none", "auto"])
+def test_the_same_command_goes_on_before_a_first_checkpoint(flags, output, resume):
+    """From step 0; what was logged is set aside, and the better model stays until there is one better still."""
+    before, best = rows(output), weights(output / "best")
+    done = train(*flags, "--output_path", output, "--resume", resume, "--max_steps", 4)
+    assert done.code == 0, done.err
+    assert [row["step"] for row in rows(output)] == [0, 1, 2, 2, 3, 4, 4]
+    assert [json.loads(line) for line in (output / UNDONE_FILE).read_text().splitlines()] == before
+    assert step_of(output / "best") == 6
+    assert all(torch.equal(value, best[name]) for name, value in weights(output / "best").items())
+    assert step_of(output / "final") == 4
+    assert not (output / LOCK_FILE).exists()
+
+
+def test_a_run_that_goes_on_keeps_a_better_model_from_a_later_step(flags, tmp_path, monkeypatch):
+    """Killed in iteration 8 with step-5 as the newest checkpoint and best/ of step 6."""
+    given = [*flags, "--output_path", tmp_path / "out", "--save_steps", 5]
+    with monkeypatch.context() as patch:
+        at_iteration(patch, 8, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        in_another_process(*given).join()
+    assert step_of(tmp_path / "out/best") == 6
+    monkeypatch.setattr(training.Validation, "run", lambda *a: {"score": 0.5})
+    done = train(*given, "--resume", "auto")
+    assert done.code == 0, done.err
+    assert step_of(tmp_path / "out/best") == 6
+    assert read_checkpoint(tmp_path / "out/final").config["training"]["best_score"] == 1 / 7
+    undone = [json.loads(line)["step"] for line in (tmp_path / "out" / UNDONE_FILE).read_text().splitlines()]
+    assert undone == [6, 6, 7]
+
+
+# --- two jobs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_job_is_refused_and_takes_nothing_away_from_the_first(flags, tmp_path, monkeypatch):
+    """While the first one is in the middle of writing a checkpoint; the cache can be filled beside it."""
+    output, writing, go_on = tmp_path / "out", fork.Event(), fork.Event()
+    given = [*flags, "--output_path", output, "--cache_path", tmp_path / "cache", "--save_steps", 1, "--max_steps", 3]
+
+    def wait() -> None:
+        if os.getpid() != here and not writing.is_set() and list(output.glob(".step-2.*.partial")):
+            writing.set()
+            assert go_on.wait(300)
+
+    here, real = os.getpid(), checkpoint.write_flushed
+    monkeypatch.setattr(checkpoint, "write_flushed", lambda *a: (real(*a), wait()))
+    first = in_another_process(*given)
+    assert writing.wait(300)
+    before = without_lock(snapshot(output))
+    for changes, said in (
+        ([], "already holds step-1"),
+        (["--resume", "auto"], f"another run (process {first.pid} on {os.uname().nodename}, since "),
+        (["--resume", "auto", "--save_steps", 2], f"another run (process {first.pid} on "),
+        (["--resume", "auto", "--seed", 5], "--seed was 0, is 5"),
+    ):
+        second = train(*given, *changes)
+        assert second.code == REFUSED
+        assert said in second.err
+    only_cache = train(*given, "--seed", 5, "--cache_only")
+    assert only_cache.code == 0, only_cache.err
+    assert without_lock(snapshot(output)) == before
+    go_on.set()
+    first.join()
+    assert first.exitcode == 0
+    assert {step_of(output / name) for name in ("step-1", "step-2", "step-3", "final")} == {1, 2, 3}
+    assert not list(output.glob(".*"))
+
+
+def test_a_second_job_on_a_folder_without_results_is_refused_with_who_holds_it(flags, tmp_path, monkeypatch):
+    """Another seed, before the first job has written anything that says whose the folder is."""
+    output, began, go_on = tmp_path / "out", fork.Event(), fork.Event()
+    given = [*flags, "--output_path", output, "--max_steps", 1]
+    here, real = os.getpid(), training.build_model
+
+    def build_model(*args):
+        if os.getpid() != here:
+            began.set()
+            assert go_on.wait(300)
+        return real(*args)
+
+    monkeypatch.setattr(training, "build_model", build_model)
+    first = in_another_process(*given)
+    assert began.wait(300)
+    second = train(*given, "--seed", 5)
+    assert second.code == REFUSED
+    assert f"another run (process {first.pid} on {os.uname().nodename}, since " in second.err
+    go_on.set()
+    first.join()
+    assert first.exitcode == 0
+    assert read_checkpoint(output / "final").config["run"]["seed"] == 0
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(flags, tmp_path_factory) -> tuple[list, Path]:
+    """Three iterations, a step folder at two."""
+    given = [*flags, "--save_steps", 2, "--max_steps", 3]
+    output = tmp_path_factory.mktemp("output") / "finished"
+    assert train(*given, "--output_path", output).code == 0
+    return given, output
+
+
+@pytest.mark.parametrize("changes", [[], ["--save_steps", 1], ["--num_epochs", 1, "--dataset_repeat", 100]])
+def test_a_finished_run_that_is_started_again_writes_nothing(finished, changes):
+    given, output = finished
+    before = snapshot(output)
+    done = train(*given, "--output_path", output, "--resume", "auto", *changes)
+    assert done.code == 0, done.err
+    assert f"finished before: {output / 'final'} is the model of all 3 iterations; nothing was written" in done.out
+    assert snapshot(output) == before
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_fewer_iterations_than_there_are_do_not_replace_what_is_there(finished, steps):
+    given, output = finished
+    before = snapshot(output)
+    done = train(*given, "--output_path", output, "--resume", "auto", "--max_steps", steps)
+    assert done.code == REFUSED
+    assert f"--max_steps {steps}: {output / 'final'} has 3 iterations behind it already; ask for 3 or more" in done.err
+    assert snapshot(output) == before
+
+
+def test_what_a_stopped_run_has_is_not_labelled_anew(finished, tmp_path):
+    given, output = finished
+    shutil.copytree(output / "step-2", tmp_path / "out/step-2")
+    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 1)
+    assert done.code == REFUSED
+    assert "step-2 has 2 iterations behind it already" in done.err
+    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 2)
+    assert done.code == 0, done.err
+    assert step_of(tmp_path / "out/final") == 2
+    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto")
+    assert done.code == 0, done.err
+    assert step_of(tmp_path / "out/final") == 3
+
+
+def test_a_finished_run_without_step_folders(finished, tmp_path):
+    given, output = finished
+    shutil.copytree(output / "final", tmp_path / "out/final")
+    assert train(*given, "--output_path", tmp_path / "out", "--resume", "auto").code == 0
+    more = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 4)
+    assert more.code == REFUSED
+    assert "holds a finished run, final/, and no step folder to go on from" in more.err
+
+
+def nan(losses: dict) -> dict:
+    return losses | {"loss": losses["loss"] * torch.nan}
+
+
+def test_a_run_that_has_learned_nothing_ends_with_3_and_without_final(flags, tmp_path, monkeypatch):
+    at_iteration(monkeypatch, 1, nan)
+    given = [*flags, "--output_path", tmp_path / "out", "--max_steps", 3, "--save_steps", 3, "--max_bad_steps", 0]
+    for changes in [], ["--resume", "auto"]:
+        done = train(*given, *changes)
+        assert done.code == NOT_FINITE
+        assert "all 3 updates of the run had inf or NaN in them and were skipped: nothing was learned" in done.err
+        assert "done" not in done.out
+        assert not (tmp_path / "out/final").exists()
+    assert step_of(tmp_path / "out/step-3") == 3
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_run_that_has_learned_something_ends_well_and_says_what_it_skipped(flags, tmp_path, monkeypatch, split):
+    """Also if all updates of its last start were skipped."""
+    given = [*flags, "--output_path", tmp_path / "out", "--save_steps", 1, "--max_bad_steps", 0, "--resume", "auto"]
+    if split:
+        assert train(*given, "--max_steps", 1).code == 0
+    at_iteration(monkeypatch, 1 if split else 2, nan)
+    done = train(*given, "--max_steps", 3)
+    assert done.code == 0, done.err
+    assert "done: 3 iterations, 2 updates skipped; heads in " in done.out
+    assert step_of(tmp_path / "out/final") == 3
