@@ -46,6 +46,7 @@ from motion_depth.clips.dataset import (
     create_motion_data_operator,
 )
 from motion_depth.clips.noise import NoiseMixture
+from motion_depth.latents import WAN22
 from motion_depth.model.compiling import compile_counts, compile_parts
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
 from motion_depth.model.lora import add_lora, load_lora
@@ -304,7 +305,7 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     if resumed is not None:
         run.restore(resumed)
     run.know_best(start.best_score)
-    grid = (args.num_frames - 1) // 4 + 1, args.height // 32, args.width // 32
+    grid = WAN22.token_grid(args.num_frames, args.height, args.width)
     accelerator.print(f"stage {args.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
     accelerator.print(run.describe(start.step, total, updates, grid))
     if remark := warmup_remark(args.lr_scheduler, args.lr_warmup_steps, updates):

@@ -14,7 +14,7 @@ TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
 # The package in the order in which its parts may build on each other: each imports only from those before it.
 ORDER = [
-    *("progress", "settings", "files", "processes", "tiny", "data", "readouts", "clips", "model", "cache"),
+    *("progress", "latents", "settings", "files", "processes", "tiny", "data", "readouts", "clips", "model", "cache"),
     *("checkpoints", "pictures", "doctor", "evaluation", "training", "generation"),
 ]
 

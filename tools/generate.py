@@ -31,10 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.checkpoints.assemble import load_model
 from motion_depth.checkpoints.checkpoint import Checkpoint
-from motion_depth.clips.clip import check_size
 from motion_depth.generation.inputs import Job, csv_jobs, picture_job, scene_job, video_job
 from motion_depth.generation.outputs import Shown, export, measure, summary, write_result, write_run
 from motion_depth.generation.sample import Reading, generate, load_fused, prepared_prompts, read_latents
+from motion_depth.latents import WAN22
 from motion_depth.model.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
 from motion_depth.pictures.panels import spread_frames
 from motion_depth.progress import ProgressBar
@@ -115,9 +115,8 @@ def fill_sizes(args: argparse.Namespace, found: dict[str, dict]) -> None:
     """Puts the sizes of `clip_settings` into the flags and checks them. Raises ValueError."""
     for name in SIZES:
         setattr(args, name, found[name]["value"])
-    check_size(args.height, args.width)
-    if args.num_frames < 5 or args.num_frames % 4 != 1:
-        raise ValueError(f"--num_frames {args.num_frames}: expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    WAN22.check_size(args.height, args.width)
+    WAN22.check_frames(args.num_frames)
     if wrong := [frame for frame in args.export_frames if args.export and not 0 <= frame < args.num_frames]:
         raise ValueError(f"--export_frames {wrong[0]}: expected numbers from 0 to {args.num_frames - 1}")
 

@@ -50,6 +50,7 @@ from motion_depth.data.split import (
 )
 from motion_depth.files.atomic import expect_file, write_whole
 from motion_depth.files.tables import COLUMNS, read_csv
+from motion_depth.latents import WAN22
 
 if TYPE_CHECKING:
     from motion_depth.doctor.check import Settings
@@ -208,8 +209,7 @@ def check_settings(args: argparse.Namespace) -> Settings:
     from motion_depth.data.motion import MotionConvention
     from motion_depth.doctor.check import Settings  # torch comes with it, which listing scenes can do without
 
-    if args.num_frames < 5 or args.num_frames % 4 != 1:
-        raise ValueError(f"--num_frames: found {args.num_frames}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    WAN22.check_frames(args.num_frames)
     if args.frame_stride != "auto" and not (args.frame_stride.isdecimal() and int(args.frame_stride) > 0):
         raise ValueError(f"--frame_stride: found {args.frame_stride}, expected a whole number from 1 on, or auto")
     if args.tokenizer_path is not None and not args.tokenizer_path.is_dir():

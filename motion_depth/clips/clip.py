@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from motion_depth.data.frame_files import read_depth, read_motion, read_pixels
 from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.data.resting import FrameFiles, compose_files
 from motion_depth.data.scene import SceneIndex, index_scene
+from motion_depth.latents import WAN22, LatentLayout, is_integer
 
-SIZE_FACTOR = 32  # height and width of a clip: VAE 16 times patch 2
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 
 
@@ -232,39 +232,29 @@ def create_motion_data_operator(
     motion_direction: str = "backward",
     motion_y_axis: str = "down",
     motion_frame_offset: int = 0,
+    layout: LatentLayout = WAN22,
 ) -> LoadImageSequenceWithMotionWrapper:
     """The operator that loads clips from the scenes under `base_path`.
 
     Args:
-        height, width: of a clip, in pixels, multiples of 32; pictures are scaled to cover it and cut at the centre.
-        num_frames: of a clip, 4k+1 with k >= 1.
+        height, width: of a clip, in pixels, multiples of the layout's (WAN: 32); pictures are scaled to cover it and
+            cut at the centre.
+        num_frames: of a clip, as the layout has them (WAN: 4k+1 with k >= 1).
         frame_stride: frames of a scene per frame of a clip; "auto" is the largest that fits, for each scene.
         motion_units, motion_direction, motion_y_axis, motion_frame_offset: of the files, see `MotionConvention`.
+        layout: of the backbone that the clips are for.
 
     Raises:
         ValueError: one of them is not as said here; the message names the training script's flag.
     """
-    check_size(height, width)
-    if not is_integer(num_frames) or num_frames < 5 or num_frames % 4 != 1:
-        raise ValueError(f"--num_frames: found {num_frames!r}, expected 4k+1: 5, 9, ..., 49, ..., 81, ...")
+    layout.check_size(height, width)
+    layout.check_frames(num_frames)
     if frame_stride != "auto" and (not is_integer(frame_stride) or frame_stride < 1):
         raise ValueError(f"--frame_stride: found {frame_stride!r}, expected a whole number from 1 on, or auto")
     convention = MotionConvention(motion_units, motion_direction, motion_y_axis, motion_frame_offset)
     if not Path(base_path).is_dir():
         raise ValueError(f"--dataset_base_path {base_path}: there is no such folder")
     return LoadImageSequenceWithMotionWrapper(base_path, height, width, num_frames, frame_stride, convention)
-
-
-def check_size(height: Any, width: Any) -> None:
-    """Raises ValueError, which names the flag and the nearest sizes, for one that the model does not take."""
-    for name, pixels in (("height", height), ("width", width)):
-        if not is_integer(pixels) or pixels <= 0 or pixels % SIZE_FACTOR:
-            below = max(0, pixels) // SIZE_FACTOR * SIZE_FACTOR if is_integer(pixels) else 0
-            nearest = f"{below} or {below + SIZE_FACTOR}" if below else f"at least {SIZE_FACTOR}"
-            raise ValueError(
-                f"--{name}: found {pixels!r}, expected a multiple of {SIZE_FACTOR} (the VAE's 16 x the DiT's patch): "
-                f"{nearest}"
-            )
 
 
 def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
@@ -274,7 +264,3 @@ def resize_image(image: Image.Image, crop: CoverCrop) -> Image.Image:
     (height, width), (target_height, target_width) = crop.resized, crop.target
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((crop.left, crop.top, crop.left + target_width, crop.top + target_height))
-
-
-def is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -15,10 +15,10 @@ from motion_depth.clips.clip import (
     LoadImageSequenceWithMotionWrapper,
     MotionDepthClip,
     create_motion_data_operator,
-    is_integer,
 )
 from motion_depth.data.scene import SceneIndex, find_scenes, index_scene
 from motion_depth.files.tables import COLUMNS, read_csv
+from motion_depth.latents import is_integer
 
 __all__ = [
     "ClipId",

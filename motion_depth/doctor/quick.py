@@ -16,9 +16,10 @@ from motion_depth.data.findings import Finding
 from motion_depth.data.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
 from motion_depth.data.scene import list_scene
 from motion_depth.files.atomic import file_size
+from motion_depth.latents import WAN22
 
 THREADS = 16  # they wait for the disk, or for a server
-SHORTEST_CLIP = 5  # frames
+SHORTEST_CLIP = 1 + WAN22.frames_per_latent  # frames
 NAMED = 3  # scenes that are too short, by name
 
 
@@ -62,7 +63,7 @@ def longest_clip(frames: int, frame_stride: int | Literal["auto"], frame_offset:
     """The most frames, 4k+1, that a clip of a scene with so many frames can have."""
     usable = frames - max(0, frame_offset)
     stride = 1 if frame_stride == "auto" else frame_stride
-    return max(0, usable - 1) // stride // 4 * 4 + 1
+    return WAN22.longest_clip(max(0, usable - 1) // stride + 1)
 
 
 def short_rules(

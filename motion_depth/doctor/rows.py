@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from motion_depth.data.findings import Finding, Severity
 from motion_depth.files.atomic import expect_file
 from motion_depth.files.tables import column_names, column_problem, field_problem, parse_csv
+from motion_depth.latents import WAN22
 
-MAX_TOKENS = 512  # WAN's text encoder cuts what is longer, without a word
+MAX_TOKENS = WAN22.text_tokens  # the text encoder cuts what is longer, without a word
 CHARACTERS_PER_TOKEN = 4  # of English, about
 MADE_UP = "A physics scene"  # how make_prompt begins where it cannot read a folder's name
 

@@ -13,7 +13,6 @@ layers.py names those of its parts.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from motion_depth.latents import WAN22
+from motion_depth.model.backbone import DitFeatures
 from motion_depth.model.layers import (
     COORDINATE_OCTAVES,
-    FRAMES_PER_LATENT,
     FrameDecoder,
     ResidualConv,
     SpaceTimeBlock,
@@ -34,18 +34,8 @@ from motion_depth.model.layers import (
 
 OUTPUT_CHANNELS = {"motion": 2, "depth": 2}  # (x, y) and (log depth, background logit)
 TAP_FRACTIONS = (0.33, 0.5, 0.67, 0.83)
-LATENT_STRIDE = 16
 # Pixels of full-resolution output decoded at once. 2^21 is nine frames of 480 x 480: about 0.5 GiB of activations.
 PIXELS_PER_CHUNK = 2**21
-
-
-class DitFeatures(NamedTuple):
-    """What a head reads of one DiT forward."""
-
-    taps: list[Tensor]  # per tap (b, f h w, c): output of a block, on the token grid
-    time_embedding: Tensor  # (b, f, c): each latent frame's own timestep embedding
-    latents: Tensor  # (b, 48, f, 2h, 2w): the noised latents that the DiT was given
-    grid: tuple[int, int, int]  # (f, h, w) of the tokens
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class HeadConfig:
     dit_dim: int
     taps: tuple[int, ...]  # indices of DiT blocks, ascending
     kind: str = "dense"  # "dense" or "linear"
-    latent_channels: int = 48
+    latent_channels: int = WAN22.channels
     width: int = 512  # token trunk
     decoder_widths: tuple[int, int, int] = (128, 96, 64)  # at strides 16, 8, 4
     mixer_blocks: int = 2
@@ -188,7 +178,7 @@ class DenseHead(nn.Module):
     def _decode(self, inputs: list[Tensor]) -> Tensor:
         """Inputs of the decoder, each (b, t, c, h, w), to (b, t, out, 16h, 16w), a few frames at a time."""
         b, _, _, h, w = inputs[0].shape
-        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * LATENT_STRIDE**2))
+        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * WAN22.stride**2))
         chunks = [rearrange(part, "b t c h w -> (b t) c h w").split(per_chunk) for part in inputs]
         chunks = list(zip(*chunks, strict=True))
         if len(chunks) > 1 and torch.is_grad_enabled():
@@ -206,7 +196,7 @@ class LinearHead(nn.Module):
     def __init__(self, config: HeadConfig, out_channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(config.dit_dim, elementwise_affine=False)
-        self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * FRAMES_PER_LATENT * out_channels)
+        self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * WAN22.frames_per_latent * out_channels)
 
     def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
         """As `DenseHead.forward`. Of latent 0 only the last of its four frames is one."""
@@ -218,14 +208,14 @@ class LinearHead(nn.Module):
             f=f,
             h=h,
             w=w,
-            s=FRAMES_PER_LATENT,
+            s=WAN22.frames_per_latent,
             p=2,
             q=2,
-        )[:, FRAMES_PER_LATENT - 1 :]
+        )[:, WAN22.frames_per_latent - 1 :]
         x = take_frames(x, frames)
         b = x.shape[0]
         x = F.interpolate(
-            rearrange(x, "b t c h w -> (b t) c h w"), scale_factor=LATENT_STRIDE, mode="bilinear", align_corners=False
+            rearrange(x, "b t c h w -> (b t) c h w"), scale_factor=WAN22.stride, mode="bilinear", align_corners=False
         )
         return rearrange(x, "(b t) c h w -> b t c h w", b=b)
 

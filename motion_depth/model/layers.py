@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-FRAMES_PER_LATENT = 4
+from motion_depth.latents import WAN22
+
 DECODER_STRIDE = 4
 COORDINATE_OCTAVES = 3
 
@@ -98,14 +99,14 @@ class TimeExpansion(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.first = nn.Conv3d(channels, channels, 1)
-        self.rest = nn.Conv3d(channels, FRAMES_PER_LATENT * channels, (2, 1, 1))
+        self.rest = nn.Conv3d(channels, WAN22.frames_per_latent * channels, (2, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, f, h, w) to (b, c, t, h, w)."""
         first = self.first(x[:, :, :1])
         if x.shape[2] == 1:
             return first
-        rest = rearrange(self.rest(x), "b (s c) f h w -> b c (f s) h w", s=FRAMES_PER_LATENT)
+        rest = rearrange(self.rest(x), "b (s c) f h w -> b c (f s) h w", s=WAN22.frames_per_latent)
         return torch.cat([first, rest], dim=2)
 
 

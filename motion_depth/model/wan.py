@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from motion_depth.model.heads import DitFeatures, MotionDepthHeads, example_features
+from motion_depth.latents import WAN22
+from motion_depth.model.backbone import DitFeatures
+from motion_depth.model.heads import MotionDepthHeads, example_features
 from motion_depth.model.rope import rotation_table, use_float32
 from motion_depth.model.weights import WanFiles, quiet, recognised_by_shapes
 from motion_depth.readouts.losses import flow_matching_loss
 
-TEXT_TOKENS = 512  # length to which the pipeline pads a prompt, with zeros after the text encoder
 CHECKPOINTING = ("every", "alternate", "none")
 
 
@@ -108,12 +109,12 @@ def encode_prompts(
 
 
 def pad_contexts(contexts: Sequence[Tensor], device: torch.device | None = None) -> Tensor:
-    """Trimmed contexts (l_i, c) to one (b, TEXT_TOKENS, c), zeros behind each, which is what the pipeline feeds.
+    """Trimmed contexts (l_i, c) to one (b, l, c), zeros behind each, which is what the pipeline feeds.
 
     Args:
         device: where to; None: where they are.
     """
-    padded = contexts[0].new_zeros(len(contexts), TEXT_TOKENS, contexts[0].shape[-1], device=device)
+    padded = contexts[0].new_zeros(len(contexts), WAN22.text_tokens, contexts[0].shape[-1], device=device)
     for row, context in zip(padded, contexts, strict=True):
         row[: len(context)].copy_(context, non_blocking=True)
     return padded
@@ -137,7 +138,7 @@ def dit_forward(
     Args:
         latents: (b, 48, f, 2h, 2w), latent 0 clean.
         timestep: (b,) float32 in [0, 1000].
-        context: (b, TEXT_TOKENS, c).
+        context: (b, l, c).
         taps: blocks whose outputs are wanted.
         velocity: whether to run the blocks after the last tap and the output layer.
         checkpointing: blocks recomputed in the backward pass: "every", "alternate" or "none".
@@ -233,7 +234,7 @@ class MotionDepthModel(nn.Module):
         Args:
             latents, noise: (b, 48, f, 2h, 2w).
             first: (b, 48, 1, 2h, 2w), the clean first-frame latent; never noised.
-            context: (b, TEXT_TOKENS, c).
+            context: (b, l, c).
             sigma: (b,) float32.
             with_flow: whether the flow-matching loss is wanted.
             frames: (b, n) frames that the heads decode; None: all.
@@ -271,7 +272,7 @@ def count_operations(model: MotionDepthModel, grid: tuple[int, int, int]) -> dic
     """
     f, h, w = grid
     dit = _on_meta(model.dit)
-    context = torch.zeros(1, TEXT_TOKENS, dit.text_embedding[0].in_features, device="meta")
+    context = torch.zeros(1, WAN22.text_tokens, dit.text_embedding[0].in_features, device="meta")
     latents = torch.zeros(1, dit.in_dim, f, 2 * h, 2 * w, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as dit_counter:
         dit_forward(dit, latents, torch.zeros(1, device="meta"), context)

@@ -20,9 +20,11 @@ from diffsynth.models.wan_video_vae import VideoVAE38_, WanVideoVAE, WanVideoVAE
 from einops import rearrange
 from torch import Tensor, nn
 
-Z_DIM = 48
-BLOCK = 16  # pixels, both ways
-BLOCK_FRAMES = 4  # frames of every latent but the first, which is one frame
+from motion_depth.latents import WAN22
+
+Z_DIM = WAN22.channels
+BLOCK = WAN22.stride  # pixels, both ways
+BLOCK_FRAMES = WAN22.frames_per_latent  # of every latent but the first, which is one frame
 COLOUR_STEP = 2 / 255  # one step of 8-bit colour when pixels run over [-1, 1]
 CHANGE_WEIGHT = 2.0  # of a pixel's change over a block's four frames, against its mean over them
 OVERSAMPLING = 16  # further directions that the randomised decomposition follows, for its accuracy

@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from motion_depth.model.wan import TEXT_TOKENS, MotionDepthModel, dit_forward
+from motion_depth.latents import WAN22
+from motion_depth.model.wan import MotionDepthModel, dit_forward
 from motion_depth.readouts.losses import LossScales, Targets, flow_matching_loss, head_losses
 from motion_depth.training.run import build_optimizer
 
@@ -65,11 +66,11 @@ def count_step(
         with_flow: whether the flow-matching loss is wanted.
     """
     dit, dtype = model.dit, model.dit.patch_embedding.weight.dtype
-    f, h, w = (num_frames - 1) // 4 + 1, height // 32, width // 32
+    shape = WAN22.latent_shape(num_frames, height, width)
     with FakeTensorMode():
         _materialize(model)
-        latents, noise = (torch.randn(clips, dit.in_dim, f, 2 * h, 2 * w, dtype=dtype) for _ in range(2))
-        context = torch.randn(clips, TEXT_TOKENS, dit.text_embedding[0].in_features, dtype=dtype)
+        latents, noise = (torch.randn(clips, *shape, dtype=dtype) for _ in range(2))
+        context = torch.randn(clips, WAN22.text_tokens, dit.text_embedding[0].in_features, dtype=dtype)
         maps = clips, decoded, height, width
         valid = torch.ones(maps, dtype=torch.bool)
         targets = Targets(torch.randn(*maps[:2], 2, *maps[2:]), valid, torch.rand(maps), valid.clone())

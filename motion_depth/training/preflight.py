@@ -21,7 +21,8 @@ from motion_depth.data.findings import Finding, raise_errors
 from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
-from motion_depth.model.heads import FRAMES_PER_LATENT, LATENT_STRIDE, HeadConfig, MotionDepthHeads
+from motion_depth.latents import WAN22
+from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, lora_state_dict
 from motion_depth.model.wan import MotionDepthModel
 from motion_depth.model.weights import WanFiles, check_weights, read_shapes
@@ -170,9 +171,8 @@ def sample_bytes(num_frames: int, height: int, width: int, encoded: bool, float_
     targets = pixels * (2 * 2 + 2 + 1 + 1)  # motion and depth in float16, a bool for each
     if not encoded:
         return targets + 3 * pixels
-    latents = 1 + (num_frames - 1) // FRAMES_PER_LATENT + 1  # of the clip, and of its first frame alone
-    places = (height // LATENT_STRIDE) * (width // LATENT_STRIDE)
-    return targets + latents * HeadConfig.latent_channels * places * float_bytes
+    clip, first = (WAN22.latent_shape(frames, height, width) for frames in (num_frames, 1))
+    return targets + (math.prod(clip) + math.prod(first)) * float_bytes
 
 
 def check_resources(

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from motion_depth.latents import WAN22
 from motion_depth.model.compiling import compile_counts, compile_parts
 from motion_depth.model.layers import FrameDecoder
-from motion_depth.model.wan import TEXT_TOKENS, MotionDepthModel
+from motion_depth.model.wan import MotionDepthModel
 
 
 def inputs(frames: int, batch: int = 2) -> dict[str, torch.Tensor]:
@@ -16,7 +17,7 @@ def inputs(frames: int, batch: int = 2) -> dict[str, torch.Tensor]:
     return {
         "latents": latents,
         "first": latents[:, :, :1],
-        "context": torch.randn(batch, TEXT_TOKENS, 16, generator=generator),
+        "context": torch.randn(batch, WAN22.text_tokens, 16, generator=generator),
         "noise": torch.randn(latents.shape, generator=generator),
         "sigma": torch.linspace(0.2, 0.8, batch),
     }

@@ -20,8 +20,9 @@ from diffsynth.pipelines.wan_video import WanVideoPipeline
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from motion_depth.latents import WAN22
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from motion_depth.model.wan import TEXT_TOKENS, MotionDepthModel, count_operations
+from motion_depth.model.wan import MotionDepthModel, count_operations
 from motion_depth.tiny.model import build_tokenizer, dit_arguments
 from motion_depth.tiny.vae import TinyWanVideoVAE38
 
@@ -54,7 +55,7 @@ class Preset:
     @property
     def grid(self) -> tuple[int, int, int]:
         """(f, h, w) of the DiT's tokens."""
-        return (self.num_frames - 1) // 4 + 1, self.height // 32, self.width // 32
+        return WAN22.token_grid(self.num_frames, self.height, self.width)
 
 
 PRESETS = {
@@ -115,7 +116,7 @@ def build_pipeline(
     pipe = WanVideoPipeline(device=device, torch_dtype=dtype)
     for name, part in parts.items():
         setattr(pipe, name, part)
-    pipe.tokenizer = HuggingfaceTokenizer(name=str(tokenizer), seq_len=TEXT_TOKENS, clean="whitespace")
+    pipe.tokenizer = HuggingfaceTokenizer(name=str(tokenizer), seq_len=WAN22.text_tokens, clean="whitespace")
     pipe.scheduler = FlowMatchScheduler("Wan")
     pipe.scheduler.set_timesteps(1000, training=True)
     return pipe
@@ -149,7 +150,7 @@ def count_parts(preset: Preset) -> dict[str, int]:
     vae = parts["vae"]
     vae.scale = [torch.zeros(vae.z_dim, device="meta")] * 2
     video = torch.zeros(1, 3, preset.num_frames, preset.height, preset.width, device="meta")
-    ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long, device="meta")
+    ids = torch.zeros(1, WAN22.text_tokens, dtype=torch.long, device="meta")
     return {
         "dit": counted["dit"],
         "dit_to_last_tap": round(counted["dit"] * share),
