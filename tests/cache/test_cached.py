@@ -11,9 +11,9 @@ from motion_depth.cache import cached as cache
 from motion_depth.cache.cached import CachedDataset, ClipCache, clip_files
 from motion_depth.cache.encode import encode_missing
 from motion_depth.cache.entries import Entry, read_header
+from motion_depth.clips import batch
 from motion_depth.clips import clip as clips
 from motion_depth.clips.batch import reduce_item
-from motion_depth.clips.clip import batch
 from motion_depth.clips.dataset import LoadError, MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.files.digests import weights_digest
@@ -117,8 +117,8 @@ def test_what_changes_the_content_is_missing_and_the_line_says_why(filled, name)
         ("versions", "diffsynth", SETTINGS.format("versions (diffsynth)")),
         ("versions", "pillow", ALL_CLIPS.format("versions (pillow)")),
         ("versions", "tokenizers", ALL_PROMPTS.format("versions (tokenizers)")),
-        ("code_digests", "motion.py", ALL_CLIPS.format("code (motion.py)")),
-        ("code_digests", "wan.py", SETTINGS.format("code (wan.py)")),
+        ("code_digests", "data/motion.py", ALL_CLIPS.format("code (data/motion.py)")),
+        ("code_digests", "model/wan.py", SETTINGS.format("code (model/wan.py)")),
     ],
 )
 def test_other_versions_and_other_code_make_other_entries(template, monkeypatch, function, name, expected):

@@ -222,7 +222,7 @@ OTHER = (
 
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(identity, "__file__", str(tmp_path / "identity.py"))
+    monkeypatch.setattr(identity, "__file__", str(tmp_path / "files/digests.py"))
     (tmp_path / "a.py").write_text(CODE)
     return tmp_path
 
@@ -260,8 +260,9 @@ def called(run) -> set[tuple[str, str]]:
 
     def profile(frame, event, _):
         code = frame.f_code
-        if event == "call" and Path(code.co_filename).parent == PACKAGE:
-            seen.add((Path(code.co_filename).name, getattr(code, "co_qualname", code.co_name).split(".")[0]))
+        if event == "call" and Path(code.co_filename).is_relative_to(PACKAGE):
+            file = Path(code.co_filename).relative_to(PACKAGE).as_posix()
+            seen.add((file, getattr(code, "co_qualname", code.co_name).split(".")[0]))
 
     threading.setprofile(profile)
     sys.setprofile(profile)
@@ -289,9 +290,9 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
         reduce_item({"video": operator(("ball", 1)), "position": 0, "window": 1, "prompt": ""})
 
     elsewhere = {
-        ("weights.py", "quiet"),
-        ("batch.py", "reduce_item"),
-        ("files.py", "expect_file"),
+        ("model/weights.py", "quiet"),
+        ("clips/batch.py", "reduce_item"),
+        ("files/atomic.py", "expect_file"),
     }  # nothing of it stays
     assert_known(called(make) - elsewhere, cache.CLIP_CODE)
     assert_known(called(lambda: encoder.prompt("A ball.")) - elsewhere, cache.PROMPT_CODE)
@@ -300,6 +301,6 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
 def assert_known(seen: set[tuple[str, str]], code: dict[str, tuple[str, ...]]) -> None:
     assert seen
     for file, name in seen:
-        assert file in code, f"{file} ({name}) makes what is cached: name it in cache.py"
+        assert file in code, f"{file} ({name}) makes what is cached: name it in cache/cached.py"
         if sys.version_info >= (3, 11) and code[file]:
-            assert name in code[file], f"{name} of {file} makes what is cached: name it in cache.py"
+            assert name in code[file], f"{name} of {file} makes what is cached: name it in cache/cached.py"

@@ -16,7 +16,7 @@ from tests.support.shells import STAGES, shell, write_script
 def project(tmp_path) -> Path:
     """A copy of the scripts in a project without requirements, so that setting it up needs no network."""
     folder = tmp_path / "project"
-    tools = [f"tools/{name}.sh" for name in ("setup", "demo", "demo_settings", "ablate", "scale")]
+    tools = [f"tools/{name}.sh" for name in ("setup", "demo", "demo/settings", "demo/ablate", "demo/scale")]
     for name in (*tools, "tests/run.sh"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -102,7 +102,7 @@ def test_the_demo_runs_both_stage_scripts_as_they_are(project, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith(("python", "train"))]
     assert [line.split()[1] for line in lines if line.startswith("python")] == [
-        *("make_demo_scenes.py", "make_metadata.py") * 2,
+        *("make_scenes.py", "make_metadata.py") * 2,
         "make_tiny_wan.py",
         "evaluate.py",
         "generate.py",
