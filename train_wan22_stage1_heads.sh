@@ -58,7 +58,8 @@ OUTPUT_PATH="${OUTPUT_PATH:-./outputs/stage1}"
 SAVE_STEPS="${SAVE_STEPS:-500}"
 KEEP_LAST="${KEEP_LAST:-0}"                      # step-N folders to keep; 0: all
 RESUME="${RESUME:-auto}"                         # auto: go on from the newest step-N; none; or a step-N folder
-USE_WANDB="${USE_WANDB:-1}"                      # 0: off
+REPORT_TO="${REPORT_TO:-wandb}"                  # trackers: wandb, tensorboard, wandb,tensorboard or none
+USE_WANDB="${USE_WANDB:-1}"                      # 0: without wandb, whatever REPORT_TO says
 WANDB_PROJECT="${WANDB_PROJECT:-wan22-motion-depth}"
 
 # shellcheck source=tools/launch.sh

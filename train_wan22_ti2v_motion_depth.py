@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from transformers import get_scheduler
@@ -61,7 +61,7 @@ from motion_depth.readouts.statistics import Statistics
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.training.health import Health, gradient_size
 from motion_depth.training.loader import BatchLoader, rank_positions
-from motion_depth.training.log import RunLog, start_tracking
+from motion_depth.training.log import RunLog
 from motion_depth.training.ownership import Occupation
 from motion_depth.training.preflight import (
     check_distinct,
@@ -75,6 +75,7 @@ from motion_depth.training.prepare import measure_statistics, prepare_data
 from motion_depth.training.resuming import agree_on_start, begin, write_run_file
 from motion_depth.training.run import Run, build_optimizer, is_due
 from motion_depth.training.state import named_trainable
+from motion_depth.training.trackers import LOGGING_FOLDER, parse_trackers, start_trackers
 from motion_depth.training.validation import Validation
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
@@ -151,7 +152,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--resume", default="none", help="auto: continue from the newest step-N; none; or a step-N folder")
     add("--max_hours", type=float, default=0.0, help="save and stop after so many hours, with exit code 75; 0: never")
     add("--timeout_minutes", type=float, default=30.0, help="how long a process waits for the others before it fails")
-    add("--use_wandb", action="store_true", help="log to wandb (offline when there is no login or network)")
+    add("--report_to", default="none", help="trackers: wandb, tensorboard, wandb,tensorboard or none. wandb is offline "
+        "where there is no login or network")
+    add("--use_wandb", action="store_true", help="the same as wandb in --report_to")
     add("--wandb_project", default="wan22-motion-depth", help="wandb project")
     # fmt: on
     return parser.parse_args(argv)
@@ -245,6 +248,7 @@ def step_losses(
 def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) -> None:
     count_gpus()
     check_settings(args)
+    trackers = parse_trackers(f"{args.report_to},wandb" if args.use_wandb else args.report_to)
     check_output(args.output_path)
     check_shared_memory(args)
     dataset, held_out = build_datasets(args)
@@ -266,7 +270,8 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         kwargs_handlers=[ddp, waiting],
-        log_with="wandb" if args.use_wandb else None,
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(logging_dir=str(args.output_path / LOGGING_FOLDER)),
     )
     check_processes(accelerator)
     start = agree_on_start(accelerator, args, start)
@@ -312,8 +317,9 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
         accelerator.print(f"warning: {remark}")
     if accelerator.is_main_process:
         write_run_file(args, accelerator.num_processes)
-    if args.use_wandb:
-        run.wandb_id = start_tracking(accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id)
+    run.wandb_id = start_trackers(
+        accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id, start.step
+    )
     dtype = dit.patch_embedding.weight.dtype
     if val_samples:
         first = held_out.operator((val_samples[0].scene, val_samples[0].window))

@@ -21,6 +21,7 @@ HARMLESS = {
     "save_steps",
     "keep_last",
     "resume",
+    "report_to",
     "use_wandb",
     "wandb_project",
     "output_path",

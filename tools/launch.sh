@@ -144,7 +144,10 @@ common_flags() {
     )
     [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH" --val_steps "$VAL_STEPS")
     [[ -z "$CACHE_PATH" ]] || FLAGS+=(--cache_path "$CACHE_PATH")
-    [[ "$USE_WANDB" == 0 ]] || FLAGS+=(--use_wandb --wandb_project "$WANDB_PROJECT")
+    local trackers=",$REPORT_TO,"
+    [[ "$USE_WANDB" != 0 ]] || trackers="${trackers//,wandb,/,none,}"
+    trackers="${trackers#,}"
+    FLAGS+=(--report_to "${trackers%,}" --wandb_project "$WANDB_PROJECT")
     [[ "$COMPILE" == 0 ]] || FLAGS+=(--compile)
 }
 

@@ -1,21 +1,17 @@
-"""What a run says while it trains: `log.jsonl` beside the checkpoints, wandb, and the progress bar."""
+"""What a run says while it trains: `log.jsonl` beside the checkpoints, rows for the trackers, the progress bar."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import netrc
 import os
-import socket
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
-import wandb
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -27,34 +23,6 @@ from motion_depth.training.health import Clips
 
 LOG_FILE = "log.jsonl"
 UNDONE_FILE = "log.undone.jsonl"  # rows of updates that a continuation has made again
-
-
-def wandb_mode() -> tuple[str, str]:
-    """("online" or "offline", why), without ever waiting for more than a few seconds.
-
-    WANDB_MODE is respected. Otherwise wandb is online only if there is a login and its server answers.
-    """
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode, f"WANDB_MODE={mode}"
-    if not _wandb_login():
-        return "offline", "no wandb login (run `wandb login` or set WANDB_API_KEY)"
-    server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    try:
-        socket.create_connection((server.hostname, server.port or 443), timeout=3).close()
-    except OSError as error:
-        return "offline", f"{server.hostname} does not answer ({error})"
-    return "online", "logged in"
-
-
-def _wandb_login() -> bool:
-    """Whether a key is in the environment or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 class RunLog:
@@ -177,32 +145,3 @@ def _step(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return -1  # the last line of a killed run may be cut
-
-
-def start_tracking(
-    accelerator: Accelerator, project: str, config: dict, output_path: Path, run_id: str | None
-) -> str | None:
-    """Starts wandb through accelerate; call it on every process.
-
-    Args:
-        config: the whole run's configuration.
-        run_id: of the run to continue, or None.
-
-    Returns:
-        The run's id, to be kept in checkpoints; None off the main process.
-    """
-    mode, reason = wandb_mode()
-    if mode != "online":
-        accelerator.print(f"wandb: {mode}, {reason}; files go to {output_path / 'wandb'}")
-    output_path.mkdir(parents=True, exist_ok=True)
-    settings = {"mode": mode, "dir": str(output_path), "id": run_id, "resume": "allow" if run_id else None}
-    settings["settings"] = wandb.Settings(silent=True, console="off")
-    accelerator.init_trackers(project, config=config, init_kwargs={"wandb": settings})
-    if not accelerator.is_main_process:
-        return None
-    run = accelerator.get_tracker("wandb", unwrap=True)
-    if mode == "online":  # asked in another mode, wandb warns that there is no address
-        accelerator.print(f"wandb: {run.url}")
-    run.define_metric("iteration")
-    run.define_metric("*", step_metric="iteration")
-    return run.id

@@ -29,9 +29,10 @@ from motion_depth.settings import common_settings, differences, plain
 from motion_depth.training.log import LOG_FILE
 from motion_depth.training.ownership import Occupation
 from motion_depth.training.run import STATE_FILE
+from motion_depth.training.trackers import TRACKERS
 
 RUN_FILE = "training_run.json"  # whose an output folder is
-NAMELESS = (LOG_FILE, "wandb", "validation")  # results that do not say of which run they are
+NAMELESS = (LOG_FILE, *TRACKERS, "validation")  # results that do not say of which run they are
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from motion_depth.pictures.media import write_png, write_video
 from motion_depth.pictures.panels import spread_frames, strip, truth_and_prediction_rows, video
 from motion_depth.readouts.losses import head_losses
 from motion_depth.readouts.statistics import Statistics
+from motion_depth.training.trackers import show_pictures
 
 PICTURE_LEVEL = 0.25  # noise level of the panel and the video
 FRAMES_PER_SECOND = 8
@@ -126,14 +127,7 @@ def is_better(score: float, best: float | None) -> bool:
 
 
 def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:
-    """The panel and the video of this step to wandb, if it is used; the numbers go through `RunLog.log`."""
-    if not accelerator.is_main_process or not any(tracker.name == "wandb" for tracker in accelerator.trackers):
-        return
-    import wandb
-
-    folder = output_path / "validation"
-    pictures = {
-        "val/panel": wandb.Image(str(folder / f"step-{step}.png")),
-        "val/video": wandb.Video(str(folder / f"step-{step}.mp4"), format="mp4"),
-    }
-    accelerator.log({"iteration": step, **pictures}, step=step)
+    """The panel and the video of this step to the trackers; the numbers go through `RunLog.log`."""
+    written = output_path / "validation" / f"step-{step}"
+    pictures = {"val/panel": written.with_suffix(".png"), "val/video": written.with_suffix(".mp4")}
+    show_pictures(accelerator, pictures, step)

@@ -84,7 +84,7 @@ def test_stage1_defaults_are_the_reference_job(stage):
         "motion_loss_weight": "1.0",
         "depth_loss_weight": "1.0",
         "output_path": "./outputs/stage1",
-        "use_wandb": True,
+        "report_to": "wandb",
     }
     assert {name: flags[name] for name in expected} == expected
     assert "val_metadata_path" not in flags
@@ -125,6 +125,7 @@ SETTINGS = {
     "SEED": "6",
     "RESUME": "auto",
     "WANDB_PROJECT": "other",
+    "REPORT_TO": "tensorboard",
     "MIXED_PRECISION": "bf16",
 }
 STAGE_SETTINGS = {
@@ -141,8 +142,9 @@ def test_every_setting_comes_from_the_environment(stage, number):
 
 
 def test_wandb_can_be_switched_off(stage):
-    _, flags = launcher_and_flags(command_of(stage(1, USE_WANDB=0)))
-    assert not {"use_wandb", "wandb_project"} & set(flags)
+    assert launcher_and_flags(command_of(stage(1, USE_WANDB=0)))[1]["report_to"] == "none"
+    both = stage(2, USE_WANDB=0, REPORT_TO="wandb,tensorboard")
+    assert launcher_and_flags(command_of(both))[1]["report_to"] == "none,tensorboard"
 
 
 def test_compiling_is_switched_on_by_a_setting(stage):
