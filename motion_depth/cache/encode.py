@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from motion_depth.cache.cached import ClipCache, Missing, clip_files
-from motion_depth.cache.entries import DRAFT_SUFFIX, Entry, is_left_behind
+from motion_depth.cache.entries import BEGINS, Entry
 from motion_depth.cache.packing import pack_maps
 from motion_depth.clips.batch import pack_targets
 from motion_depth.clips.dataset import LoadError, raise_load_errors
-from motion_depth.files.digests import is_draft
+from motion_depth.files.atomic import left_behind
+from motion_depth.files.digests import KEPT_BEGINS
 from motion_depth.progress import ProgressBar
 
 ABANDONED_AFTER = 3600  # seconds; an unfinished file this old belongs to a job that was killed
@@ -165,8 +166,8 @@ def _full(folder: Path, needed: int, free: int) -> str:
 
 def _remove_abandoned(folder: Path) -> None:
     """Deletes what killed jobs left unfinished: what has our names, our first bytes, and no one who writes it."""
-    for path in (*folder.rglob(f".*{DRAFT_SUFFIX}"), *folder.glob("files/.*.json")):
+    for path in (*folder.rglob(".*.safetensors"), *folder.glob("files/.*.json")):
         with contextlib.suppress(OSError):  # another job finished or removed it, or writes it
             old = time.time() - path.lstat().st_mtime > ABANDONED_AFTER
-            if old and (is_left_behind(path) or is_draft(path)):
+            if old and left_behind(path, KEPT_BEGINS if path.suffix == ".json" else BEGINS):
                 path.unlink()

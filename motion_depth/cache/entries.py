@@ -1,21 +1,15 @@
 """Files of the cache: each holds tensors and, in its header, what they were made of. Whole or not there.
 
 An entry's file name ends with a hash over everything that its content depends on. So entries of other data or settings
-lie beside it untouched, whoever writes them, and two jobs that write the same entry write the same bytes. A file is
-written under a name of its own, flushed to the disk and then renamed.
-
-What a killed job left of one is known by its name and its first bytes, and that nobody holds it.
+lie beside it untouched, whoever writes them, and two jobs that write the same entry write the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
-import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, uint8
 
+from motion_depth.files.atomic import write_whole
+
 SUFFIX = ".safetensors"
-DRAFT_SUFFIX = ".partial"
 METADATA = "entry"  # under this name the header holds what the file is
-DRAFT = re.compile(rf"\..+-[0-9a-f]{{16}}{re.escape(SUFFIX)}\.[0-9a-f]{{32}}{re.escape(DRAFT_SUFFIX)}")
-DRAFT_BEGINS = b'{"__metadata__":{"%s":' % METADATA.encode()  # after the eight bytes of the header's length
+BEGINS = re.compile(rb'.{8}\{"__metadata__":\{"%s":' % METADATA.encode(), re.DOTALL)  # the header's length, the header
 LARGEST_HEADER = 100_000  # bytes; ours have a few thousand, a foreign file's first eight bytes may say anything
 
 
@@ -104,19 +98,7 @@ class Entry:
             "made_of": self.made_of,
         }
         data = save(tensors, {METADATA: _json(about)})  # one text: safetensors writes several in any order
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}{DRAFT_SUFFIX}")
-        try:
-            with draft.open("xb") as file:
-                with contextlib.suppress(OSError):  # it is then never taken for left behind
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        write_whole(self.path, data)
         return len(data)
 
     def _others(self) -> Iterator[dict[str, Any]]:
@@ -158,20 +140,6 @@ def read_header(path: Path) -> dict[str, Any]:
         expected = 8 + len(header) + max(about["data_offsets"][1] for about in tensors.values())
         _expect_size(file, expected)
     return metadata
-
-
-def is_left_behind(path: Path) -> bool:
-    """Whether a file is one that `Entry.write` began and that nobody writes any more.
-
-    Raises OSError if it is written right now, or where files cannot be locked: it may be.
-    """
-    if not DRAFT.fullmatch(path.name):
-        return False
-    with path.open("r+b") as file:
-        if file.read(8 + len(DRAFT_BEGINS))[8:] != DRAFT_BEGINS:
-            return False
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return True
 
 
 # What reading bytes that are not an entry can raise.

@@ -7,14 +7,12 @@ complete. Nothing is ever unpickled. One process at a time writes into an output
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from motion_depth.checkpoints.schema import check_config
-from motion_depth.files.folders import flush, hidden, mark, put_in_place, remove, write_flushed
+from motion_depth.files.atomic import flush
+from motion_depth.files.digests import file_digest
+from motion_depth.files.folders import complete_folder, remove_folder
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -70,28 +70,17 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], 
         ValueError: the disk has no room, or does not take the files. Everything that was there is as it was.
     """
     about = json.dumps(config, indent=2).encode()
-    needed = size_of(tensors) + len(about)
-    draft = hidden(folder, "partial")
+    needed, what = size_of(tensors) + len(about), f"the checkpoint {folder.name}/"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        require_space(folder.parent, needed, f"the checkpoint {folder.name}/")
-        draft.mkdir()
-        mark(draft)
-        _write_files(draft, tensors, about)
-        put_in_place(draft, folder)
+        require_space(folder.parent, needed, what)
+        with complete_folder(folder) as draft:
+            _write_files(draft, tensors, about)
     except OSError as error:
-        remove(draft)
         if error.errno in NO_ROOM:
-            raise ValueError(
-                _no_room(folder.parent, needed, f"the checkpoint {folder.name}/", error.strerror)
-            ) from None
-        raise ValueError(
-            f"{folder}: cannot be written ({error.strerror}{f': {error.filename}' if error.filename else ''}); "
-            "what was there is whole"
-        ) from None
-    except BaseException:
-        remove(draft)
-        raise
+            raise ValueError(_no_room(folder.parent, needed, what, error.strerror)) from None
+        place = f": {error.filename}" if error.filename else ""
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}{place}); what was there is whole") from None
 
 
 def size_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
@@ -107,9 +96,9 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         raise ValueError(_no_room(folder, needed, what, f"{free / 1e6:,.1f} MB are free"))
 
 
-def _no_room(folder: Path, needed: int, what: str, found: str) -> str:
+def _no_room(folder: Path, needed: int, what: str, why: str) -> str:
     return (
-        f"{folder}: no room for {what}, which takes {needed / 1e6:,.1f} MB ({found}); what was there is whole. "
+        f"{folder}: no room for {what}, which takes {needed / 1e6:,.1f} MB ({why}); what was there is whole. "
         "Make room and start again with --resume auto; --keep_last keeps only the newest checkpoints"
     )
 
@@ -118,7 +107,8 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
     manifest = {}
 
     def write(name: str, data: bytes) -> None:
-        write_flushed(draft / name, data)
+        (draft / name).write_bytes(data)
+        flush(draft / name)
         manifest[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     for name, values in tensors.items():
@@ -126,7 +116,6 @@ def _write_files(draft: Path, tensors: Mapping[str, Mapping[str, Tensor]], confi
         write(name, save({key: value.detach().cpu().contiguous() for key, value in values.items()}))
     write(CONFIG, config)
     write(MANIFEST, json.dumps(manifest, indent=2).encode())
-    flush(draft)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -171,7 +160,7 @@ def read_folder(folder: Path) -> Checkpoint:
             raise ValueError(f"{path}: missing from the checkpoint")
         if path.stat().st_size != size:
             raise ValueError(f"{path}: {path.stat().st_size} bytes, the manifest says {size}")
-        if _sha256(path) != digest:
+        if file_digest(path, hashlib.sha256()) != digest:
             raise ValueError(f"{path}: its checksum is not the manifest's; the file was changed or is damaged")
     return Checkpoint(folder, config, frozenset(manifest))
 
@@ -198,37 +187,22 @@ def newest_valid(output_path: Path) -> tuple[int, Checkpoint | None, list[str]]:
     return 0, None, messages
 
 
-def rotate(output_path: Path, keep_last: int, newest: int) -> Iterable[Path]:
+def rotate(output_path: Path, keep_last: int, newest: int) -> list[Path]:
     """Deletes all but the `keep_last` newest step folders; 0 keeps all. Returns what was deleted.
 
     Args:
         newest: step of the one that has just been written. A folder of a later step was passed over as damaged when the
             run went on; it neither counts nor goes, and nor does a link.
     """
-    if keep_last <= 0:
-        return []
-    old = [folder for step, folder in step_folders(output_path) if step <= newest and not folder.is_symlink()][
-        keep_last:
-    ]
+    own = [folder for step, folder in step_folders(output_path) if step <= newest and not folder.is_symlink()]
+    old = own[keep_last:] if keep_last > 0 else []
     for folder in old:
-        gone = hidden(folder, "gone")
-        with contextlib.suppress(OSError):  # it then stays, which harms nobody
-            mark(folder)
-            os.rename(folder, gone)  # first out of sight, so that a kill in the middle leaves no half folder
-            remove(gone)
+        remove_folder(folder)
     return old
 
 
 def _read_json(path: Path) -> dict:
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict):
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
         raise ValueError(f"{path.name} holds no JSON object")
-    return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
+    return value

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # a file's name while `complete_file` writes it
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -78,25 +80,49 @@ def complete_file(path: str | Path) -> Iterator[Path]:
         yield draft
         if there:
             shutil.copymode(target, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(draft)
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Writes a file by `complete_file`; text in UTF-8, its line ends as they are."""
-    with complete_file(path) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Writes a file by `complete_file`; text in UTF-8, its line ends as they are. Raises OSError."""
+    with complete_file(path) as draft, draft.open("xb") as file:
+        with suppress(OSError):  # where files cannot be locked, this one is never taken for left behind
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def left_behind(path: Path, begins: re.Pattern[bytes]) -> bool:
+    """Whether a file is one that `write_whole` began, known by its name and first bytes, and that nobody writes.
+
+    Raises OSError if it is being written, or where files cannot be locked: it may be.
+    """
+    if not DRAFT.fullmatch(path.name):
+        return False
+    with path.open("r+b") as file:
+        if not begins.match(file.read(1 << 20)):
+            return False
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
+
+
+def flush(path: Path) -> None:
+    """A file's content, or a folder's names, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, value: object) -> None:
     """Writes JSON that every program reads, by `complete_file`: a number that is inf or NaN is null there."""
     write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """A value of JSON, with None in the place of every number in it that is inf or NaN."""
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}

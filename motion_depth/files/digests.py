@@ -26,7 +26,7 @@ from motion_depth.files.atomic import expect_file, write_whole
 
 DIGEST_BYTES = 16
 CHUNK = 1 << 20  # bytes
-DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.json")  # of what `complete_file` writes
+KEPT_BEGINS = re.compile(rb'\["[0-9a-f]{%d}"' % (2 * DIGEST_BYTES))  # a file that `SceneFiles.read` writes
 SAMPLE_EVERY = 16 << 20  # of weights are read SAMPLE bytes in every so many, and SAMPLE of every tensor
 SAMPLE = 4096
 # Where in a scene frames lie whose files are read when nothing is remembered of it: early ones, where things move, too.
@@ -38,9 +38,9 @@ def text_digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """Of all bytes of a file. Raises ValueError if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+def file_digest(path: Path, digest: hashlib._Hash | None = None) -> str:
+    """Of all bytes of a file, by BLAKE2b if no other digest is given. Raises ValueError if it cannot be read."""
+    digest = digest or hashlib.blake2b(digest_size=DIGEST_BYTES)
     try:
         with open(expect_file(path), "rb") as file:
             while chunk := file.read(CHUNK):
@@ -156,14 +156,6 @@ class SceneFiles:
         """Raises ValueError if one of some files has changed since."""
         if changed := [path for path in paths if stamp(path) != self.stamps[path]]:
             raise ValueError(f"{changed[0]}: changed since the start; start again when the scene is complete")
-
-
-def is_draft(path: Path) -> bool:
-    """Whether a file is one that `SceneFiles.read` began to write and did not finish. Raises OSError."""
-    if not DRAFT.fullmatch(path.name):
-        return False
-    with path.open("rb") as file:
-        return re.match(rb'\["[0-9a-f]{%d}"' % (2 * DIGEST_BYTES), file.read(CHUNK)) is not None
 
 
 def stamp(path: Path) -> str:

@@ -1,77 +1,62 @@
-"""Folders that are written under a temporary name and then take their place, and what a killed process left of them.
+"""Folders that are written whole or not at all, replaced and deleted at once, and what a killed process left of that.
 
-A folder with a temporary name holds MARK: only what holds it is ever taken for a leftover.
+All of it happens in a working folder beside the place, `.NAME.0123abcd.partial`, that holds MARK: only what holds it is
+ever taken for a leftover. In it the new folder is written, and whatever gives way gets a name there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-HIDDEN = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|older|gone)")
+from motion_depth.files.atomic import flush
+
+WORKING = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial")
 MARK = ".unfinished"
 MARK_TEXT = b"A folder that is being written, replaced or deleted. If that was interrupted, the next run clears it.\n"
+NEW, OLDER, GONE = "new", "older", "gone"  # in a working folder
 
 
-def hidden(folder: Path, kind: str) -> Path:
-    """A temporary name beside a folder; kind: "partial", "older" or "gone"."""
-    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{kind}")
+@contextmanager
+def complete_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes its place if all went well and is removed if not. Flush its files yourself.
 
+    An older folder of that name and the new one change places, at once where the file system can. A link of that name
+    gives way; what it leads to stays as it is.
 
-def mark(folder: Path) -> None:
-    """Before anything is written into a folder with a temporary name, or a folder gets one."""
-    write_flushed(folder / MARK, MARK_TEXT)
-
-
-def put_in_place(draft: Path, folder: Path) -> None:
-    """Renames. An older folder of that name and the new one change places, at once where the file system can.
-
-    A link of that name gives way; what it leads to stays as it is.
+    Raises:
+        OSError: the disk or the parent's permissions refuse; what was there is whole.
     """
-    if folder.is_symlink():
-        folder.unlink()
-    if not folder.exists():
-        os.rename(draft, folder)
-    else:
-        mark(folder)  # both have it now, whichever of them a kill leaves under a temporary name
-        if not _exchange(draft, folder):
-            older = hidden(folder, "older")
-            os.rename(folder, older)  # a kill between these two is mended by `clear_leftovers`
-            try:
-                os.rename(draft, folder)
-            except OSError:
-                os.rename(older, folder)
-                raise
-            os.rename(older, draft)
-    flush(folder.parent)
-    remove(draft)  # holds the older one by now, if there was one
-    with contextlib.suppress(OSError):  # it says nothing about a folder that has its name; the next start removes it
-        (folder / MARK).unlink()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _working_folder(folder) as working:
+        draft = working / NEW
+        draft.mkdir()
+        yield draft
+        flush(draft)
+        if not os.path.lexists(folder):
+            os.rename(draft, folder)
+        elif not _exchange(draft, folder):
+            os.rename(folder, working / OLDER)
+            os.rename(draft, folder)  # a kill between these two is mended by `clear_leftovers`
+        flush(folder.parent)
 
 
-def remove(folder: Path) -> None:
-    """Deletes a marked folder, the mark last: a kill, or an error, on the way leaves a folder that is known as ours."""
-    if folder.is_symlink() or not _is_ours(folder):
-        return
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != MARK:
-                path.unlink()
-        (folder / MARK).unlink(missing_ok=True)
-        folder.rmdir()
+def remove_folder(folder: Path) -> None:
+    """Deletes a folder, out of sight first: a kill in the middle leaves no half one. One that cannot go stays."""
+    with suppress(OSError), _working_folder(folder) as working:
+        os.rename(folder, working / GONE)
 
 
 def leftovers(parent: Path) -> list[Path]:
-    """Folders that a killed process left under a temporary name. What only has such a name is not ours."""
-    candidates = sorted(parent.glob(".*")) if parent.is_dir() else []
-    return [path for path in candidates if HIDDEN.fullmatch(path.name) and _is_ours(path)]
+    """Working folders that a killed process left. What only has such a name is not ours."""
+    candidates = sorted(parent.glob(".*.partial")) if parent.is_dir() else []
+    return [path for path in candidates if WORKING.fullmatch(path.name) and _is_ours(path)]
 
 
 def clear_leftovers(parent: Path) -> list[str]:
@@ -80,25 +65,53 @@ def clear_leftovers(parent: Path) -> list[str]:
     Only for the process that holds the parent folder: what another one is writing looks the same.
     """
     messages = []
-    for path in leftovers(parent):
-        name, kind = HIDDEN.fullmatch(path.name).groups()
-        folder = parent / name
-        if kind == "older" and not folder.exists():
-            os.rename(path, folder)
+    for working in leftovers(parent):
+        if folder := _put_back(working):
             messages.append(f"{folder}: put back; the process that was replacing it was killed")
-        else:
-            remove(path)
-    for left in parent.glob(f"[!.]*/{MARK}"):
-        if _is_ours(left.parent):
-            left.unlink()
+        _remove(working)
     return messages
 
 
-def _is_ours(folder: Path) -> bool:
+@contextmanager
+def _working_folder(folder: Path) -> Iterator[Path]:
+    working = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    working.mkdir()
+    try:
+        (working / MARK).write_bytes(MARK_TEXT)
+        flush(working / MARK)
+        yield working
+    finally:
+        with suppress(OSError):
+            _put_back(working)
+            _remove(working)
+
+
+def _put_back(working: Path) -> Path | None:
+    """The folder that gave way to one that never came, if there is such a one, in its place again. Raises OSError."""
+    folder = working.with_name(WORKING.fullmatch(working.name)[1])
+    if os.path.lexists(folder) or not os.path.lexists(working / OLDER):
+        return None
+    os.rename(working / OLDER, folder)
+    return folder
+
+
+def _remove(working: Path) -> None:
+    """Deletes a working folder, the mark last: a kill, or an error, on the way leaves one that is known as ours."""
+    with suppress(OSError):
+        for path in working.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARK:
+                path.unlink()
+        (working / MARK).unlink(missing_ok=True)
+        working.rmdir()
+
+
+def _is_ours(working: Path) -> bool:
     """Whether it is marked; the mark may be cut. A kill before or after it leaves an empty folder: nothing is lost."""
     try:
-        inside = os.listdir(folder)
-        return not inside or (MARK in inside and MARK_TEXT.startswith((folder / MARK).read_bytes()))
+        marked = not os.listdir(working) or MARK_TEXT.startswith((working / MARK).read_bytes())
+        return marked and not working.is_symlink()
     except OSError:
         return False
 
@@ -111,19 +124,3 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
     return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
-
-
-def write_flushed(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def flush(path: Path) -> None:
-    """A folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """Filling the cache: jobs that are killed, that meet or divide the work, a disk that is full, scenes that change."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -63,8 +64,8 @@ def test_a_job_killed_while_it_writes_leaves_whole_files(setup, call):
     job.start()
     job.join()
     assert job.exitcode == -signal.SIGKILL
-    (draft,) = setup.files(".*.partial")
-    assert len(setup.files()) == 3  # two prompts and a clip
+    (draft,) = setup.files(".*.safetensors")
+    assert len(setup.files("[!.]*.safetensors")) == 3  # two prompts and a clip
     assert len(setup.missing().clips) == CLIPS - 1
     assert setup.encode().clips == CLIPS - 1
     assert not setup.missing()
@@ -84,7 +85,7 @@ def abandoned_draft(setup: CacheSetup):
     """Of an entry, old; and the bytes that it begins with."""
     setup.encode(FakeEncoder())
     entry = setup.files()[0]
-    draft = entry.with_name(f".{entry.name}.{'0' * 32}.partial")
+    draft = entry.with_name(f".{entry.stem}.{'0' * 8}.safetensors")
     draft.write_bytes(entry.read_bytes()[:100])
     age(draft)
     return draft
@@ -93,12 +94,12 @@ def abandoned_draft(setup: CacheSetup):
 def test_a_persons_files_in_the_cache_are_left_alone_whatever_their_names(setup):
     """Also one that looks like ours in every letter, and one that begins like ours."""
     draft = abandoned_draft(setup)
-    mine = [setup.folder / "photos/.x.partial", setup.folder / ".movie.mkv.partial", setup.folder / "files/.mine.json",
-            setup.folder / "files/.settings.01234567.json", draft.with_name(draft.name.replace("000", "abc")),
-            setup.folder / ".thesis.partial"]  # fmt: skip
+    names = ("photos/.x.safetensors", ".movie.01234567.mkv", "files/.mine.json", "files/.settings.01234567.json",
+             ".thesis.safetensors")  # fmt: skip
+    mine = [*(setup.folder / name for name in names), draft.with_name(draft.name.replace("000", "abc"))]
     for path in mine:
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(draft.read_bytes() if path.name == ".thesis.partial" else b"mine")
+        path.write_bytes(draft.read_bytes() if path.name == ".thesis.safetensors" else b"mine")
         age(path)
     setup.encode()
     assert all(path.exists() for path in mine)
@@ -139,14 +140,17 @@ def test_what_a_running_job_writes_stays_however_old_it_is(setup):
 def test_a_draft_is_held_while_it_is_written(setup, monkeypatch):
     held = []
 
-    def fsync(number):
-        (draft,) = setup.files(".*.partial")
+    lock = fcntl.lockf
+
+    def lockf(*given):
+        lock(*given)
+        (draft,) = setup.files(".*.safetensors")
         program = "import fcntl, sys\nfcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
         held.append(subprocess.run([sys.executable, "-c", program, draft], capture_output=True).returncode != 0)
 
     cache = setup.job()
     cache.files("ball")
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(fcntl, "lockf", lockf)
     cache.clip_entry("ball", 0).write({"latents": torch.zeros(2)})
     assert held == [True]
 
