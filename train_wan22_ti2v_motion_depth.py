@@ -187,7 +187,7 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
     return train, held_out
 
 
-def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConfig:
+def choose_heads(args: argparse.Namespace, weights: dict[str, dict], start: Checkpoint | None) -> HeadConfig:
     """The heads' architecture: that of --heads_checkpoint, or what the --head flags say; both at once must agree."""
     dim, blocks = weights["dit"]["dim"], weights["dit"]["num_layers"]
     given = {"kind": args.head, "upsampling": args.head_upsampling, **HEAD_SIZES.get(args.head_size, {})}
@@ -196,9 +196,9 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConf
     if args.head_taps is not None:
         given["taps"] = parse_taps(args.head_taps, blocks)
     given = {name: value for name, value in given.items() if value is not None}
-    if args.heads_checkpoint is None:
+    if start is None:
         return HeadConfig(**{"dit_dim": dim, "taps": tap_blocks(blocks), **given})
-    config = read_head_config(read_checkpoint(args.heads_checkpoint), dim, blocks)
+    config = read_head_config(start, dim, blocks)
     if differing := [name for name, value in given.items() if getattr(config, name) != value]:
         raise ValueError(
             f"--heads_checkpoint {args.heads_checkpoint}: its heads differ from the --head flags in "
@@ -209,11 +209,10 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict]) -> HeadConf
 
 def build_model(
     args: argparse.Namespace, dit: WanModel, statistics: Statistics, config: HeadConfig, lora: LoraConfig | None,
-    resumed: Checkpoint | None,
+    start: Checkpoint | None,
 ) -> MotionDepthModel:  # fmt: skip
     """Puts together what this stage trains."""
     set_seed(args.seed)  # new weights are the same on every process and in every run
-    start = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
     heads = load_heads(start, dit.dim, len(dit.blocks)) if start else build_heads(config, statistics)
     heads.motion.requires_grad_(args.motion_loss_weight > 0)
     heads.depth.requires_grad_(args.depth_loss_weight > 0)
@@ -253,13 +252,15 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     check_shared_memory(args)
     dataset, held_out = build_datasets(args)
     files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
-    config = choose_heads(args, check_weights(files))
+    heads = read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None
+    config = choose_heads(args, check_weights(files), heads)
     if args.stage == 2:
         check_lora_targets(files, args.lora_target_modules.split(","))
     mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
     start = None
     if rank() == 0:
-        known = partial(identify, args, dataset, files, say)
+        trust = args.trust_model, args.trust_data
+        known = partial(identify, files, dataset, args.cache_path, *trust, say, heads)
         start = begin(args, world_size(), len(dataset) * args.num_epochs, occupation, say, known)
 
     sharding = take_request()
@@ -292,12 +293,12 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
         return
     if accelerator.is_main_process and args.cache_path:  # which has read every scene by now
         start.identity["data"] = data_identity(dataset, args.cache_path)
-    source = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
+    source = resumed or heads
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
     last_block = None if args.flow_loss_weight else max(config.taps)  # behind it nothing but the flow loss trains
     targets = tuple(args.lora_target_modules.split(","))
     lora = LoraConfig(args.lora_rank, targets, last_block) if args.stage == 2 else None
-    model = build_model(args, dit, statistics, config, lora, resumed)
+    model = build_model(args, dit, statistics, config, lora, source)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)
     updates = math.ceil(positions.stop / (clips * args.gradient_accumulation_steps))

@@ -10,45 +10,44 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from motion_depth.checkpoints.checkpoint import Checkpoint
 from motion_depth.clips.dataset import MotionDepthDataset, SceneIndex
 from motion_depth.files.digests import SceneFiles, sample_digest, sampled, scene_file_name, text_digest
 from motion_depth.model.weights import WanFiles
 
 THREADS = 16  # they wait for the disk, or for a server
 SHOWN = 8  # digits of a digest, in messages
+Say = Callable[[str], None]
 
 
 def identify(
-    args: Any, dataset: MotionDepthDataset, files: WanFiles, say: Callable[[str], None], resumed: Checkpoint | None
-) -> dict:
+    files: WanFiles, dataset: MotionDepthDataset, cache_path: Path | None, trust_model: bool, trust_data: bool,
+    say: Say, heads: Checkpoint | None, resumed: Checkpoint | None,
+) -> dict:  # fmt: skip
     """What a run is about to train on, for config.json, after comparing it with what it starts from.
 
     Args:
-        args: the run's settings.
+        cache_path: see `data_identity`.
+        trust_model, trust_data: whether to go on with others.
         say: is given a line about what cannot be compared, or differs and is trusted.
-        resumed: what it goes on from, if anything.
+        heads: that the heads start from, if any. resumed: what the run goes on from, if anything.
 
     Raises:
         ValueError: the run that it goes on with had other weights or data, or the heads were trained on other weights.
     """
     weights = files.identity()
-    start = resumed or (read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None)
-    if start is not None:
-        require_same_weights(start, weights, args.trust_model, say)
+    if start := resumed or heads:
+        require_same_weights(start, weights, trust_model, say)
     before = resumed.config.get("identity", {}).get("data", {"scenes": {}})["scenes"] if resumed else {}
-    read = [scene for scene, its in before.items() if its["content"]] if args.cache_path else []
-    data = data_identity(dataset, args.cache_path, read)
+    read = [scene for scene, its in before.items() if its["content"]] if cache_path else []
+    data = data_identity(dataset, cache_path, read)
     if before:
-        require_same_data(resumed.folder, resumed.config["identity"]["data"], data, args.trust_data, say)
+        require_same_data(resumed.folder, resumed.config["identity"]["data"], data, trust_data, say)
     return {"weights": weights, "data": data}
 
 
-def require_same_weights(
-    checkpoint: Checkpoint, weights: Mapping[str, Sequence[str]], trust: bool, say: Callable[[str], None]
-) -> None:
+def require_same_weights(checkpoint: Checkpoint, weights: Mapping[str, Sequence[str]], trust: bool, say: Say) -> None:
     """Compares weights (`WanFiles.identity`) with those that a checkpoint was trained on.
 
     Args:
@@ -72,9 +71,7 @@ def require_same_weights(
         _refuse(f"{checkpoint.folder}: was trained on other weights: {', '.join(differing)}", trust, "model", say)
 
 
-def require_same_data(
-    folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], trust: bool, say: Callable[[str], None]
-) -> None:
+def require_same_data(folder: Path, before: Mapping, now: Mapping, trust: bool, say: Say) -> None:
     """Compares a training set (`data_identity`) with that of the run in a folder. Raises ValueError, naming a scene."""
     old, new = before["scenes"], now["scenes"]
     gone, added = [scene for scene in old if scene not in new], [scene for scene in new if scene not in old]
@@ -133,7 +130,7 @@ def _differ(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> s
     return kind if one[kind] != other[kind] else None
 
 
-def _refuse(what: str, trust: bool, flag: str, say: Callable[[str], None]) -> None:
+def _refuse(what: str, trust: bool, flag: str, say: Say) -> None:
     if not trust:
         raise ValueError(f"{what}. Give those it was trained on, or --trust_{flag} to go on with these")
     say(f"--trust_{flag}: {what}")

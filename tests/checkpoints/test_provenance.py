@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.checkpoints.provenance import data_identity, require_same_data
 from motion_depth.clips.dataset import MotionDepthDataset
@@ -137,6 +138,21 @@ def test_a_checkpoint_of_an_earlier_version_says_that_it_cannot_be_compared(inpu
 
 def without(config: dict, name: str) -> dict:
     return {key: value for key, value in config.items() if key != name}
+
+
+@pytest.mark.parametrize("read", ["final", "step-2"])
+def test_a_checkpoint_is_read_and_hashed_once(inputs, monkeypatch, read):
+    """That the heads start from, or that a run goes on from."""
+    hashed, original = [], checkpoint.file_digest
+    monkeypatch.setattr(checkpoint, "file_digest", lambda path, *how: hashed.append(path) or original(path, *how))
+    if read == "final":
+        inputs.flags |= {"heads_checkpoint": inputs.runs / "final", "head_size": None}
+    else:
+        inputs.resume()
+    done = train(*inputs.argv(max_steps=4))
+    assert done.code == 0, done.err
+    assert sorted(hashed) == sorted(path for path in hashed[0].parent.iterdir() if path.name != checkpoint.MANIFEST)
+    assert hashed[0].parent == inputs.runs / read
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
