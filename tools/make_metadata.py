@@ -34,8 +34,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from motion_depth.data.layouts import find_scenes, open_scene, what_scenes_are
 from motion_depth.data.prompts import make_prompt
-from motion_depth.data.scene import SceneIndex, find_scenes, index_scene
+from motion_depth.data.scene import Scene
 from motion_depth.data.split import (
     PARTS,
     count_validation,
@@ -56,18 +57,15 @@ if TYPE_CHECKING:
     from motion_depth.doctor.check import Settings
 
 
-def survey(base_path: Path) -> list[SceneIndex]:
+def survey(base_path: Path) -> list[Scene]:
     """Looks into every scene under `base_path`. Raises ValueError with all problems, a line each."""
     scenes = find_scenes(base_path)
     if not scenes:
-        raise ValueError(
-            f"--dataset_base_path {base_path}: no scene found; a scene is a folder that holds rgb/, motion_vectors/ "
-            "and distance_to_camera/"
-        )
+        raise ValueError(f"--dataset_base_path {base_path}: no scene found; a scene is {what_scenes_are()}")
     found, problems = [], []
     for scene in scenes:
         try:
-            found.append(index_scene(base_path, scene))
+            found.append(open_scene(base_path, scene))
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -75,14 +73,14 @@ def survey(base_path: Path) -> list[SceneIndex]:
     return found
 
 
-def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
+def merge(path: Path, scenes: list[Scene], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
     """The rows of `path` if it exists, empty prompts filled in, and a row for every further scene.
 
     Returns (columns, rows, names of the scenes that are new). A row whose scene is not there is a ValueError: it is
     never dropped, and a training job would fail on it.
     """
     columns, rows = read_csv(path) if path.exists() else (list(COLUMNS), [])
-    found = {index.scene for index in scenes}
+    found = {scene.name for scene in scenes}
     listed = {scene_of(row) for row in rows}
     if gone := [row["video"] for row in rows if scene_of(row) not in found]:
         raise ValueError(
@@ -92,7 +90,7 @@ def merge(path: Path, scenes: list[SceneIndex], base_path: Path) -> tuple[list[s
     base_name = base_path.resolve().name
     for row in rows:
         row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"], base_name)
-    new = [index.scene for index in scenes if index.scene not in listed]
+    new = [scene.name for scene in scenes if scene.name not in listed]
     blank = dict.fromkeys(columns, "")
     rows += [{**blank, "video": scene, "prompt": make_prompt(scene, base_name)} for scene in new]
     return columns, rows, new
@@ -112,17 +110,17 @@ def write_changed(path: Path, text: str) -> None:
         write_whole(path, text)
 
 
-def print_report(scenes: list[SceneIndex], rows: list[dict[str, str]], new: list[str]) -> None:
+def print_report(scenes: list[Scene], rows: list[dict[str, str]], new: list[str]) -> None:
     """A line per row, then the totals."""
-    indices = {index.scene: index for index in scenes}
-    space = max(len(index.scene) for index in scenes)
+    by_name = {scene.name: scene for scene in scenes}
+    space = max(len(name) for name in by_name)
     for row in rows:
-        index = indices[scene_of(row)]
-        mark = "new " if index.scene in new else "kept"
-        frames = f"{len(index.frame_ids):5d} frames"
-        print(f"{mark} {index.scene:<{space}} {frames} {index.width:4d}x{index.height:<4d} {row['prompt']}")
-    lengths = sorted({len(index.frame_ids) for index in scenes})
-    sizes = sorted({f"{index.width}x{index.height}" for index in scenes})
+        scene = by_name[scene_of(row)]
+        mark = "new " if scene.name in new else "kept"
+        frames = f"{len(scene.frame_ids):5d} frames"
+        print(f"{mark} {scene.name:<{space}} {frames} {scene.width:4d}x{scene.height:<4d} {row['prompt']}")
+    lengths = sorted({len(scene.frame_ids) for scene in scenes})
+    sizes = sorted({f"{scene.width}x{scene.height}" for scene in scenes})
     frames = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     print(f"{len(scenes)} scenes of {frames} frames, {', '.join(sizes)} (width x height); {len(new)} new")
 

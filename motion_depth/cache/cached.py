@@ -14,10 +14,12 @@ CACHE/files/ remembers the content of files that have been read (identity.py).
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ from motion_depth.clips.dataset import (
     LoadError,
     LoadImageSequenceWithMotionWrapper,
     MotionDepthDataset,
-    SceneIndex,
 )
+from motion_depth.data.scene import DEPTH, MOTION, RGB, Scene
 from motion_depth.files.digests import SceneFiles, code_digests, scene_file_name, text_digest, versions
 from motion_depth.progress import ProgressBar
 from motion_depth.readouts.losses import Targets
@@ -44,7 +46,8 @@ SCAN_THREADS = 16  # headers are small, and on network storage each is waited fo
 CLIP_CODE = {
     "clips/batch.py": ("pack_targets",),
     "clips/clip.py": (),
-    "data/frame_files.py": (),
+    "data/arrays.py": (),
+    "data/scene.py": (),
     "data/motion.py": (),
     "data/convention.py": (),
     "cache/packing.py": (),
@@ -124,8 +127,7 @@ class ClipCache:
     def files(self, scene: str) -> SceneFiles:
         """A scene's files as they were when this was first called. Raises ValueError, see `SceneFiles.read`."""
         if scene not in self._files:
-            index = self.operator.index(scene)
-            paths = [path for kind in (index.rgb, index.motion, index.depth) for path in kind.values()]
+            paths = self.operator.scene(scene).paths
             self._files[scene] = SceneFiles.read(paths, self.folder / "files", scene_file_name(scene))
         return self._files[scene]
 
@@ -138,18 +140,19 @@ class ClipCache:
     def clip_entry(self, scene: str, window: int) -> Entry:
         """The entry of a clip, whether it is there or not."""
         if (scene, window) not in self._clips:
-            index, stride = self.operator.index(scene), self.operator.stride(scene)
+            opened, stride = self.operator.scene(scene), self.operator.stride(scene)
             made_of = {
                 "files": self.files_digest(scene, window),
                 "settings": {
                     "format": FORMAT,
                     "dtype": str(self.dtype),
-                    "first_frame": index.frame_ids[window],
+                    "first_frame": opened.frame_ids[window],
                     "frame_stride": stride,
                     **{name: getattr(self.operator, name) for name in ("num_frames", "height", "width")},
                     **{f"motion_{name}": value for name, value in asdict(self.operator.convention).items()},
                 },
                 **self.clip_made_of,
+                "code": self.clip_made_of["code"] | _layout_code(type(opened)),
             }
             subject = {"scene": scene, "window": window}
             self._clips[scene, window] = Entry(self._folder(scene), f"window-{window:04d}", subject, made_of)
@@ -240,14 +243,15 @@ class CachedDataset(Dataset):
 
 def clip_files(operator: LoadImageSequenceWithMotionWrapper, scene: str, window: int) -> list[Path]:
     """Every file that a clip is made of: pictures of its frames, depth and motion of those between them as well."""
-    index: SceneIndex = operator.index(scene)
-    taken = index.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
+    opened = operator.scene(scene)
+    taken = opened.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
     steps = range(taken[0] + 1, taken[-1] + 1)
-    return [
-        *(index.rgb[frame] for frame in taken),
-        *(index.depth[frame] for frame in (taken[0], *steps)),
-        *(index.motion[frame + operator.convention.frame_offset] for frame in steps),
-    ]
+    needed = {
+        RGB: taken,
+        DEPTH: (taken[0], *steps),
+        MOTION: [frame + operator.convention.frame_offset for frame in steps],
+    }
+    return list(dict.fromkeys(opened.files[kind][frame] for kind, frames in needed.items() for frame in frames))
 
 
 def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tuple[list[tuple[str, int]], list[str]]:
@@ -263,6 +267,13 @@ def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tup
         clips.add((scene, window))
         prompts.add(dataset.data[row]["prompt"])
     return sorted(clips), sorted(prompts)
+
+
+@cache
+def _layout_code(scene: type[Scene]) -> dict[str, str]:
+    """Digest of the file that a scene's layout is."""
+    path = Path(inspect.getfile(scene))
+    return {f"layouts/{path.name}": digest for digest in code_digests({str(path): ()}).values()}
 
 
 def _targets(tensors: Mapping[str, Tensor]) -> Targets:

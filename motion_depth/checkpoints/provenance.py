@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
-from motion_depth.clips.dataset import MotionDepthDataset, SceneIndex
+from motion_depth.clips.dataset import MotionDepthDataset, Scene
 from motion_depth.files.digests import SceneFiles, sample_digest, sampled, scene_file_name, text_digest
 from motion_depth.model.weights import WanFiles
 
@@ -106,21 +106,20 @@ def data_identity(dataset: MotionDepthDataset, cache_path: Path | None, read: Co
     rows = [[row["video"], row["prompt"]] for row in dataset.data]
     scenes = list(dict.fromkeys(scene for scene, _ in rows))
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda each: _scene(dataset.operator.index(each), cache_path, each in read), scenes)
+        found = pool.map(lambda each: _scene(dataset.operator.scene(each), cache_path, each in read), scenes)
         return {
             "rows": f"{len(rows)}: {text_digest(json.dumps(rows))[:SHOWN]}",
             "scenes": dict(zip(scenes, found, strict=True)),
         }
 
 
-def _scene(index: SceneIndex, cache_path: Path | None, read: bool) -> dict[str, str | None]:
-    kinds = (index.rgb, index.motion, index.depth)
-    paths = [path for kind in kinds for path in kind.values()]
+def _scene(scene: Scene, cache_path: Path | None, read: bool) -> dict[str, str | None]:
+    paths = scene.paths
     known = None
     if cache_path is not None:
         look = SceneFiles.read if read else SceneFiles.known
-        known = look(paths, cache_path / "files", scene_file_name(index.scene))
-    chosen = [kind[frame] for frame in sampled(index.frame_ids) for kind in kinds]
+        known = look(paths, cache_path / "files", scene_file_name(scene.name))
+    chosen = dict.fromkeys(its[frame] for frame in sampled(scene.frame_ids) for its in scene.files.values())
     return {"sample": sample_digest(paths, chosen, known and known.digests), "content": known and known.digest()}
 
 

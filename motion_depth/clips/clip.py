@@ -1,6 +1,6 @@
 """From a scene's files to a clip with its targets: the clip, and the operator that loads one.
 
-Axes: T frame, H height, W width. Motion follows the conventions of motion.py, files those of scenes.py.
+Axes: T frame, H height, W width. Motion follows the conventions of motion.py, files those of scene.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from motion_depth.data.frame_files import read_depth, read_motion, read_pixels
+from motion_depth.data.layouts import open_scene
 from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.data.resting import FrameFiles, compose_files
-from motion_depth.data.scene import SceneIndex, index_scene
+from motion_depth.data.scene import Scene
 from motion_depth.latents import WAN22, LatentLayout, is_integer
 
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
@@ -43,7 +43,7 @@ class MotionDepthClip:
         motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame; where nothing is there, only
             while the camera rests in every step between the two frames (`resting.camera_rests`).
         depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
-        depth_valid: (T, H, W) bool, False where nothing is there (`frame_files.is_there`).
+        depth_valid: (T, H, W) bool, False where nothing is there (`scene.is_there`).
         frame_ids: (T,) int64, the frame numbers of the files.
         scene: the CSV's `video`.
     """
@@ -99,10 +99,10 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         self.height, self.width, self.num_frames = height, width, num_frames
         self.frame_stride = frame_stride
         self.convention = convention
-        self._indices: dict[str, SceneIndex] = {}
+        self._scenes: dict[str, Scene] = {}
 
     def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
-        """Load a clip. Raises ValueError for bad data, see scenes.py, and for a window that the scene does not have."""
+        """Load a clip. Raises ValueError for bad data, see scene.py, and for a window that the scene does not have."""
         scene, window = (data, 0) if isinstance(data, str) else data
         return self.read(scene, window)
 
@@ -114,24 +114,24 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         windows = self.num_windows(scene)
         if not 0 <= window < windows:
             raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
-        index, stride = self.index(scene), self.stride(scene)
-        clip = self._empty_clip(scene, index.frame_ids[window::stride][: self.num_frames], compact)
-        crop = cover_crop((index.height, index.width), (self.height, self.width))
+        opened, stride = self.scene(scene), self.stride(scene)
+        clip = self._empty_clip(scene, opened.frame_ids[window::stride][: self.num_frames], compact)
+        crop = cover_crop(opened.size, (self.height, self.width))
         threads = read_threads()
         if threads == 1:
             for t in range(self.num_frames):
-                self._load_frame(clip, t, index, stride, crop)
+                self._load_frame(clip, t, opened, stride, crop)
             return clip
         with ThreadPoolExecutor(threads) as pool:
             # `list` hands on the first error; files that nobody has begun to read then stay unread.
-            list(pool.map(lambda t: self._load_frame(clip, t, index, stride, crop), range(self.num_frames)))
+            list(pool.map(lambda t: self._load_frame(clip, t, opened, stride, crop), range(self.num_frames)))
         return clip
 
-    def index(self, scene: str) -> SceneIndex:
-        """The scene's files, listed and checked once. Raises ValueError, see `index_scene`."""
-        if scene not in self._indices:
-            self._indices[scene] = index_scene(self.base_path, scene)
-        return self._indices[scene]
+    def scene(self, name: str) -> Scene:
+        """A scene, listed and checked once. Raises ValueError, see `open_scene`."""
+        if name not in self._scenes:
+            self._scenes[name] = open_scene(self.base_path, name)
+        return self._scenes[name]
 
     def stride(self, scene: str) -> int:
         """Frames of the scene per frame of a clip. Raises ValueError if the scene is too short."""
@@ -158,7 +158,7 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
 
     def _usable_frames(self, scene: str) -> int:
         """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
-        return len(self.index(scene).frame_ids) - max(0, self.convention.frame_offset)
+        return len(self.scene(scene).frame_ids) - max(0, self.convention.frame_offset)
 
     def _empty_clip(self, scene: str, frame_ids: tuple[int, ...], compact: bool) -> MotionDepthClip:
         """A clip of zeros, to be filled frame by frame, each by one thread."""
@@ -168,18 +168,18 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         tensors = {name: zeros(shape, dtype, shared) for name, (shape, dtype) in layout.items()}
         return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
 
-    def _load_frame(self, clip: MotionDepthClip, t: int, index: SceneIndex, stride: int, crop: CoverCrop) -> None:
+    def _load_frame(self, clip: MotionDepthClip, t: int, scene: Scene, stride: int, crop: CoverCrop) -> None:
         """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
         frame = int(clip.frame_ids[t])
-        pixels = read_pixels(index.rgb[frame], index.height, index.width)
+        pixels = scene.rgb(frame)
         if crop.source != crop.target:
             pixels = np.asarray(resize_image(Image.fromarray(pixels), crop))
         np.copyto(clip.frames[t].numpy(), pixels)
-        depth = read_depth(index.depth[frame], index.height, index.width)
+        depth = scene.depth(frame)
         self._put_depth(clip, t, depth, crop)
         if t == 0:
             return
-        frames = list(self._steps(index, frame, stride, depth))
+        frames = list(self._steps(scene, frame, stride, depth))
         points, flow, valid = compose_files(frames, crop)
         clip.motion_valid[t] = True
         clip.motion_valid[t].view(-1).index_copy_(0, points, valid)
@@ -193,12 +193,11 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         clip.depth[t] = crop.nearest(torch.from_numpy(depth))
         clip.depth_valid[t] = clip.depth[t] > 0
 
-    def _steps(self, index: SceneIndex, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
+    def _steps(self, scene: Scene, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
         """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""
-        size = index.height, index.width
         for number in range(frame, frame - stride, -1):
-            vectors = read_motion(index.motion[number + self.convention.frame_offset], *size)
-            its_depth = depth if number == frame else read_depth(index.depth[number], *size)
+            vectors = scene.motion(number + self.convention.frame_offset)
+            its_depth = depth if number == frame else scene.depth(number)
             yield FrameFiles(vectors, its_depth, self.convention)
 
 

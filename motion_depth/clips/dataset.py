@@ -16,7 +16,8 @@ from motion_depth.clips.clip import (
     MotionDepthClip,
     create_motion_data_operator,
 )
-from motion_depth.data.scene import SceneIndex, find_scenes, index_scene
+from motion_depth.data.layouts import find_scenes, open_scene
+from motion_depth.data.scene import Scene
 from motion_depth.files.tables import COLUMNS, read_csv
 from motion_depth.latents import is_integer
 
@@ -26,10 +27,10 @@ __all__ = [
     "LoadImageSequenceWithMotionWrapper",
     "MotionDepthClip",
     "MotionDepthDataset",
-    "SceneIndex",
+    "Scene",
     "create_motion_data_operator",
     "find_scenes",
-    "index_scene",
+    "open_scene",
     "raise_load_errors",
     "read_metadata",
 ]

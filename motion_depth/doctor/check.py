@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from motion_depth.data.findings import Finding, by_severity
+from motion_depth.data.layouts import find_scenes, incomplete_scenes, what_scenes_are
 from motion_depth.data.motion import MotionConvention
-from motion_depth.data.scene import SUFFIXES, find_scenes, is_scene
 from motion_depth.doctor.convention import Verdict, judge
 from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, identical_rules, size_rules
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
@@ -100,9 +100,9 @@ def check_dataset(
         prompts = {str(PurePosixPath(row["video"])): row["prompt"] for row in reversed(rows) if row["video"]}
         listed = sorted(prompts)
         findings += _unlisted(on_disk, listed)
-    findings += _incomplete(base, listed)
+    findings += incomplete_scenes(base, listed)
     if not listed and not findings:
-        raise ValueError(f"--dataset_base_path {base}: no scene found; a scene is a folder that holds {_kinds()}")
+        raise ValueError(f"--dataset_base_path {base}: no scene found; a scene is {what_scenes_are()}")
     prints = fingerprints(base, listed)
     workers = max(1, min(workers or _cores(), len(listed)))
     begin = time.perf_counter()
@@ -131,23 +131,6 @@ def _unlisted(on_disk: Sequence[str], listed: Sequence[str]) -> list[Finding]:
     return [
         Finding("note", "scene_unlisted", f"{len(missing)} scenes are not in the CSV and were not checked: {names}")
     ]
-
-
-def _incomplete(base: Path, listed: Sequence[str]) -> Iterator[Finding]:
-    """Folders that hold some of a scene's three folders but not all, where no row speaks of them anyway."""
-    for name, folders, _ in os.walk(base):
-        folder = Path(name)
-        there = [kind for kind in SUFFIXES if kind in folders]
-        scene = folder.relative_to(base).as_posix()
-        if there and not is_scene(folder) and scene not in listed:
-            missing = ", ".join(kind for kind in SUFFIXES if kind not in there)
-            message = f"{folder}: holds {', '.join(there)} but not {missing}; a scene holds {_kinds()}"
-            yield Finding("error", "scene_incomplete", message, scene, str(folder))
-        folders[:] = [] if there else [each for each in folders if not each.startswith(".")]
-
-
-def _kinds() -> str:
-    return " and ".join(", ".join(f"{kind}/" for kind in SUFFIXES).rsplit(", ", 1))
 
 
 def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> Iterator[SceneMeasure]:

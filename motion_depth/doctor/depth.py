@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH, is_there
+from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH, is_there
 
 PATCHES = 16  # along the shorter side
 PATCH_POINTS = 6  # along each side of a patch
@@ -97,7 +97,7 @@ def _refine(focals: NDArray, errors: NDArray, error_of) -> float:
 class DepthFrame:
     """One depth file. Shares are of all pixels; distances are of those that are valid: something is there.
 
-    too_far, too_near: finite and above 0, but beyond what counts as something there (`frame_files.is_there`).
+    too_far, too_near: finite and above 0, but beyond what counts as something there (`scene.is_there`).
     """
 
     valid: float

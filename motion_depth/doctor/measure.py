@@ -7,7 +7,6 @@ changes its motion, is weighed for the motion convention.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.data.findings import Finding
-from motion_depth.data.frame_files import DEPTH, MOTION, RGB, picture_size, read_motion, read_pixels, read_raw_depth
-from motion_depth.data.scene import list_scene
+from motion_depth.data.layouts import list_scene
+from motion_depth.data.scene import DEPTH, MOTION, RGB, Scene
 from motion_depth.doctor.depth import PlaneFit, fit_planes
 from motion_depth.doctor.edges import weigh_edges
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
@@ -90,24 +89,25 @@ class _Frame:
 def measure_scene(base_path: str | Path, scene: str) -> SceneMeasure:
     """Read a scene. What is wrong with it becomes findings, never an exception."""
     measure = SceneMeasure(scene)
-    measure.paths, measure.findings = list_scene(base_path, scene)
-    if not measure.paths.get(RGB):
+    opened, measure.findings = list_scene(base_path, scene)
+    if opened is None or not opened.files[RGB]:
         return measure
+    measure.paths = opened.files
     try:
-        measure.height, measure.width = picture_size(next(iter(measure.paths[RGB].values())))
+        measure.height, measure.width = opened.size
     except ValueError as error:
         measure.findings.append(_unreadable(measure, RGB, next(iter(measure.paths[RGB].values())), error))
         return measure
-    measure.frames = tuple(sorted(set().union(*measure.paths.values())))
-    _SceneReader(measure).read()
+    measure.frames = opened.frame_ids
+    _SceneReader(measure, opened).read()
     return measure
 
 
 class _SceneReader:
     """The pass over one scene's files."""
 
-    def __init__(self, measure: SceneMeasure):
-        self.measure = measure
+    def __init__(self, measure: SceneMeasure, scene: Scene):
+        self.measure, self.scene, self.sizes = measure, scene, {}
         self.failures: dict[str, list[Finding]] = {RGB: [], MOTION: [], DEPTH: []}
         self.recent: dict[int, _Frame] = {}
         self.rows: list[dict[str, float]] = []
@@ -134,24 +134,22 @@ class _SceneReader:
         names = dict.fromkeys(name for row in self.rows for name in row)
         measure.table = {name: np.array([row.get(name, np.nan) for row in self.rows]) for name in names}
         measure.findings += [finding for kind in self.failures for finding in self._shorten(self.failures[kind])]
+        measure.read_bytes = sum(self.sizes.values())
         if not self.failures[RGB]:
             measure.digest = self.digest.hexdigest()
 
     def _read_frame(self, number: int) -> _Frame:
         first = number == self.measure.frames[0]
-        rgb = self._read_file(RGB, number, read_pixels)
-        motion = self._read_file(MOTION, number, read_motion, may_be_anything=first)
-        return _Frame(number, rgb, motion, self._read_file(DEPTH, number, read_raw_depth))
+        rgb, depth = self._read_file(RGB, number), self._read_file(DEPTH, number)
+        return _Frame(number, rgb, self._read_file(MOTION, number, may_be_anything=first), depth)
 
-    def _read_file(
-        self, kind: str, number: int, reader: Callable[..., NDArray], may_be_anything: bool = False
-    ) -> NDArray | None:
+    def _read_file(self, kind: str, number: int, may_be_anything: bool = False) -> NDArray | None:
         path = self.measure.paths[kind].get(number)
         if path is None:
             return None
         try:
-            array = reader(path, self.measure.height, self.measure.width)
-            self.measure.read_bytes += path.stat().st_size
+            array = self.scene.array(kind, number)
+            self.sizes[path] = path.stat().st_size
         except (ValueError, OSError) as error:
             if not may_be_anything:  # the first frame has no frame before it
                 self.failures[kind].append(_unreadable(self.measure, kind, path, error))

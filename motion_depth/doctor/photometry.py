@@ -18,8 +18,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.data.frame_files import is_there
 from motion_depth.data.motion import MotionConvention
+from motion_depth.data.scene import is_there
 
 OFFSETS = (0, 1, -1)
 # In this order, because of a tie the first wins: the documented convention of Replicator.

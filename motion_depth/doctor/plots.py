@@ -12,9 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from motion_depth.data.frame_files import is_there
 from motion_depth.data.motion import MotionConvention, decode_motion
 from motion_depth.data.resting import camera_rests
+from motion_depth.data.scene import is_there
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, PER_OFFSET

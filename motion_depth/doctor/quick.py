@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from motion_depth.data.findings import Finding
-from motion_depth.data.frame_files import DEPTH, MOTION, RGB, check_header, picture_size
-from motion_depth.data.scene import list_scene
+from motion_depth.data.layouts import list_scene
+from motion_depth.data.scene import MOTION, RGB
 from motion_depth.files.atomic import file_size
 from motion_depth.latents import WAN22
 
@@ -45,7 +45,7 @@ def quick_check(
         checked = list(pool.map(lambda scene: _check_scene(base_path, scene, frame_offset), rows))
     findings = [finding for scene in checked for finding in scene.findings]
     if num_frames is not None:
-        frames = {each.scene: next((len(files) for files in each.files.values()), 0) for each in checked}
+        frames = {each.name: len(each.scene.files[RGB]) for each in checked if each.scene}
         frames = {scene: count for scene, count in frames.items() if count}
         findings += short_rules(frames, num_frames, frame_stride, frame_offset)
     return [replace(finding, row=rows.get(finding.scene)) for finding in findings]
@@ -90,50 +90,51 @@ def short_rules(
 
 
 class _Checked:
-    def __init__(self, base_path: str | Path, scene: str):
-        self.scene = scene
-        self.files, self.findings = list_scene(base_path, scene)
+    def __init__(self, base_path: str | Path, name: str):
+        self.name = name
+        self.scene, self.findings = list_scene(base_path, name)
 
-    def header(self, kind: str, path: Path, size: tuple[int, int], note: str = "") -> bool:
-        """Read a file's header; note what is wrong with it. Returns whether it is as it should be."""
+    def header(self, kind: str, frame: int, note: str = "") -> None:
+        """Read a frame's header; note what is wrong with it."""
         try:
-            check_header(kind, path, *size)
+            self.scene.check(kind, frame)
         except (ValueError, OSError) as error:
-            self.findings.append(Finding("error", f"{kind}_file", f"{error}{note}", self.scene, str(path)))
-            return False
-        return True
+            path = self.scene.files[kind][frame]
+            self.findings.append(Finding("error", f"{kind}_file", f"{error}{note}", self.name, str(path)))
 
 
-def _check_scene(base_path: str | Path, scene: str, frame_offset: int) -> _Checked:
-    checked = _Checked(base_path, scene)
-    if not checked.files.get(RGB):
+def _check_scene(base_path: str | Path, name: str, frame_offset: int) -> _Checked:
+    checked = _Checked(base_path, name)
+    scene = checked.scene
+    if scene is None or not scene.files[RGB]:
         return checked
-    first = next(iter(checked.files[RGB].values()))
     try:
-        size = picture_size(first)
+        _ = scene.size
     except (ValueError, OSError) as error:
-        checked.findings.append(Finding("error", f"{RGB}_file", str(error), scene, str(first)))
+        first = next(iter(scene.files[RGB].values()))
+        checked.findings.append(Finding("error", f"{RGB}_file", str(error), name, str(first)))
         return checked
-    for kind in (RGB, MOTION, DEPTH):
-        files = list(checked.files[kind].values())
+    for kind, files in scene.files.items():
+        frames = list(files)
         if kind == MOTION and frame_offset >= 0:
-            files = files[1:]  # the first frame has no frame before it: its motion may be anything
-        if files:
-            _check_headers(checked, kind, files, size)
+            frames = frames[1:]  # the first frame has no frame before it: its motion may be anything
+        if frames:
+            _check_headers(checked, kind, frames)
     return checked
 
 
-def _check_headers(checked: _Checked, kind: str, files: list[Path], size: tuple[int, int]) -> None:
-    lengths = {path: file_size(path) for path in files}
+def _check_headers(checked: _Checked, kind: str, frames: list[int]) -> None:
+    files = checked.scene.files[kind]
+    lengths = {frame: file_size(files[frame]) for frame in frames}
     if kind == RGB:
-        chosen = {files[0], files[len(files) // 2], files[-1]} | {path for path in files if not lengths[path]}
-        for path in sorted(chosen):
-            checked.header(kind, path, size)
+        chosen = {frames[0], frames[len(frames) // 2], frames[-1]} | {frame for frame in frames if not lengths[frame]}
+        for frame in sorted(chosen):
+            checked.header(kind, frame)
         return
     usual = Counter(lengths.values()).most_common(1)[0][0]
-    alike = [path for path in files if lengths[path] == usual]
-    note = f" ({len(alike)} files of this size)" if len(alike) > 1 else ""
-    checked.header(kind, alike[0], size, note)
-    for path in files:
-        if lengths[path] != usual:
-            checked.header(kind, path, size)
+    alike = [frame for frame in frames if lengths[frame] == usual]
+    several = len({files[frame] for frame in alike})
+    checked.header(kind, alike[0], f" ({several} files of this size)" if several > 1 else "")
+    for frame in frames:
+        if lengths[frame] != usual:
+            checked.header(kind, frame)

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from motion_depth.data.findings import Finding, errors
-from motion_depth.data.frame_files import MOTION
+from motion_depth.data.layouts import list_scene
 from motion_depth.data.motion import MotionConvention
+from motion_depth.data.scene import MOTION
 from motion_depth.doctor.convention import Verdict, differing, flags
 from motion_depth.doctor.dataset_rules import all_flags
 from motion_depth.files.atomic import expect_file, write_whole
@@ -58,7 +59,8 @@ def record_path(metadata_path: str | Path) -> Path:
 def fingerprint(base_path: str | Path, scene: str) -> str:
     """Of a scene's motion files, the same of a copy; "" if there are none that can be read."""
     try:
-        paths = sorted(path for path in (Path(base_path) / scene / MOTION).iterdir() if path.is_file())
+        opened, _ = list_scene(base_path, scene)
+        paths = sorted(set(opened.files[MOTION].values())) if opened else []
         return sample_digest(paths, sampled(paths)) if paths else ""
     except (OSError, ValueError):
         return ""

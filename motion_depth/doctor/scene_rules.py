@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.data.findings import Finding, Severity
-from motion_depth.data.frame_files import DEPTH, FAR_DEPTH, MOTION, NEAR_DEPTH, RGB
+from motion_depth.data.scene import DEPTH, FAR_DEPTH, MOTION, NEAR_DEPTH, RGB
 from motion_depth.doctor.measure import SceneMeasure
 
 BLACK = 8  # of 255: no colour of a black picture is brighter; in a plain one, none differs by more

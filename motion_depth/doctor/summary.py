@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH
 from motion_depth.data.motion import MotionConvention
+from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.convention import Verdict, flags
 from motion_depth.doctor.dataset_rules import describe, moving_share

@@ -7,9 +7,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.data.frame_files import is_there
 from motion_depth.data.motion import MotionConvention, Units
 from motion_depth.data.resting import camera_rests
+from motion_depth.data.scene import is_there
 from motion_depth.doctor.depth import describe
 from motion_depth.doctor.photometry import NOISE
 

@@ -10,8 +10,8 @@ from imageio_ffmpeg import get_ffmpeg_exe, get_ffmpeg_version
 from PIL import Image
 from torch import Tensor
 
-from motion_depth.data.frame_files import IMAGE_MODES
-from motion_depth.data.scene import FRAME_NUMBER
+from motion_depth.data.arrays import IMAGE_MODES
+from motion_depth.data.numbered_files import FRAME_NUMBER
 from motion_depth.files.atomic import complete_file, expect_file
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

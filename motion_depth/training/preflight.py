@@ -19,6 +19,7 @@ from motion_depth.checkpoints.checkpoint import require_space
 from motion_depth.clips.dataset import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
 from motion_depth.data.findings import Finding, raise_errors
 from motion_depth.data.motion import MotionConvention
+from motion_depth.data.scene import RGB
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
 from motion_depth.latents import WAN22
@@ -118,8 +119,8 @@ def _picture_places(dataset: MotionDepthDataset) -> dict[Path, list[str]]:
     """By the first picture's file, links resolved: the names that a CSV has for the scene, each once."""
     places = {}
     for name in dict.fromkeys(row["video"] for row in dataset.data):
-        index = dataset.operator.index(name)
-        places.setdefault(index.rgb[index.frame_ids[0]].resolve(), []).append(name)
+        first = next(iter(dataset.operator.scene(name).files[RGB].values()))
+        places.setdefault(first.resolve(), []).append(name)
     return places
 
 

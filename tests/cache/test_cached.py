@@ -12,7 +12,6 @@ from motion_depth.cache.cached import CachedDataset, ClipCache, clip_files
 from motion_depth.cache.encode import encode_missing
 from motion_depth.cache.entries import Entry, read_header
 from motion_depth.clips import batch
-from motion_depth.clips import clip as clips
 from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import LoadError, MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
@@ -170,11 +169,9 @@ def test_a_change_is_encoded_once_and_what_was_before_stays_there(filled):
 @pytest.mark.parametrize(("offset", "stride"), [(0, 1), (0, 2), (-1, 2), (1, 2)])
 def test_the_key_covers_every_file_that_a_clip_opens(template, monkeypatch, offset, stride):
     operator = make_operator(template.data, 32, 64, motion_frame_offset=offset, frame_stride=stride)
-    operator.index("ball")
-    opened = set()
-    for name in ("read_pixels", "read_motion", "read_depth"):
-        original = getattr(clips, name)
-        monkeypatch.setattr(clips, name, lambda path, *size, read=original: opened.add(path) or read(path, *size))
+    scene, opened = operator.scene("ball"), set()
+    read = scene.read
+    monkeypatch.setattr(scene, "read", lambda *which: opened.add(scene.files[which[0]][which[1]]) or read(*which))
     operator(("ball", 2))
     files = clip_files(operator, "ball", 2)
     assert set(files) == opened

@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader
 
 from motion_depth.clips.batch import pack_targets, reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset
-from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH, read_pixels
+from motion_depth.data.arrays import read_picture
 from motion_depth.data.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion
 from motion_depth.data.resting import FrameFiles, compose_files
+from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH
 from tests.support.cache_setup import same_targets
 from tests.support.scene_files import make_operator, plain_scene
 
@@ -118,13 +119,13 @@ def test_pictures_are_the_same_whoever_decodes_them(tmp_path, monkeypatch, mode,
     image = Image.fromarray(rgb[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(rgb).convert(mode)
     image.save(path)
     if not fast:
-        monkeypatch.setattr("motion_depth.data.frame_files.kornia_rs", None)
+        monkeypatch.setattr("motion_depth.data.arrays.kornia_rs", None)
     if mode == "I;16":
         with pytest.raises(ValueError, match="expected 8-bit RGB"):
-            read_pixels(path, 24, 40)
+            read_picture(path)
         return
     expected = np.asarray(Image.open(path).convert("RGB"))
-    np.testing.assert_array_equal(read_pixels(path, 24, 40), expected)
+    np.testing.assert_array_equal(read_picture(path), expected)
 
 
 def test_a_damaged_picture_is_one_message_whoever_decodes_it(tmp_path):
@@ -138,7 +139,7 @@ def test_a_damaged_picture_is_one_message_whoever_decodes_it(tmp_path):
         for content in (whole[:end], bytes(damaged)):
             path.write_bytes(content)
             try:
-                read_pixels(path, 20, 30)
+                read_picture(path)
             except ValueError as error:
                 found += str(error).startswith(f"{path}: ")
     assert found == 120

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_depth.data.frame_files import FAR_DEPTH, NEAR_DEPTH, read_depth, read_motion, read_rgb
-from motion_depth.data.scene import find_scenes, index_scene, list_scene
+from motion_depth.data.arrays import read_npy, read_picture
+from motion_depth.data.layouts import find_scenes, list_scene, open_scene
+from motion_depth.data.layouts.isaac_sim import IsaacSimScene
+from motion_depth.data.scene import DEPTH as DISTANCES
+from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH
+from motion_depth.data.scene import MOTION as VECTORS
 from tests.support.scene_files import FRAMES, HEIGHT, WIDTH, plain_scene
 
 MOTION, DEPTH = "motion_vectors/motion_vectors_{:04d}.npy", "distance_to_camera/{:04d}.npy"
@@ -21,13 +25,21 @@ def scene(tmp_path) -> Path:
 
 
 def read_all(folder: Path) -> None:
-    """Index a scene and read every file, as loading all of its clips would."""
-    index = index_scene(folder.parents[1], "ball/env_0")
-    for frame in index.frame_ids:
-        read_rgb(index.rgb[frame], index.height, index.width)
-        read_depth(index.depth[frame], index.height, index.width)
-        if frame != index.frame_ids[0]:
-            read_motion(index.motion[frame], index.height, index.width)
+    """Open a scene and read every file, as loading all of its clips would."""
+    opened = open_scene(folder.parents[1], "ball/env_0")
+    for frame in opened.frame_ids:
+        opened.rgb(frame)
+        opened.depth(frame)
+        if frame != opened.frame_ids[0]:
+            opened.motion(frame)
+
+
+def one_array(folder: Path, array: np.ndarray) -> IsaacSimScene:
+    """A scene of one frame, whose depth and motion are the same file."""
+    np.save(folder / "1.npy", array)
+    Image.new("RGB", array.shape[1::-1]).save(folder / "1.png")
+    files = {"rgb": "1.png", VECTORS: "1.npy", DISTANCES: "1.npy"}
+    return IsaacSimScene("s", {kind: {1: folder / name} for kind, name in files.items()})
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -41,7 +53,7 @@ def test_scenes_are_found_at_any_depth_in_order(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path / "b")
     assert find_scenes(tmp_path) == ["a/env_0", "a/env_1", "b/env_0/0/0", "c"]
     assert find_scenes(tmp_path / "c") == ["."]
-    assert index_scene(tmp_path / "c", ".").frame_ids == (0, 1)
+    assert open_scene(tmp_path / "c", ".").frame_ids == (0, 1)
     assert find_scenes(tmp_path / "almost") == []
 
 
@@ -64,12 +76,12 @@ def test_scenes_behind_a_link_out_of_the_folder_are_an_error_not_left_out(tmp_pa
 def test_an_index_lists_every_frame(scene):
     for stray in ("notes.txt", ".DS_Store", "._step_0003.png"):
         (scene / "rgb" / stray).write_text("not data")
-    index = index_scene(scene.parents[1], "ball/env_0")
-    assert index.frame_ids == tuple(range(FRAMES))
-    assert (index.height, index.width) == (HEIGHT, WIDTH)
-    assert index.rgb[7].name == "step_0007.png"
-    assert index.motion[7].name == "motion_vectors_0007.npy"
-    assert index.depth[7].name == "0007.npy"
+    opened = open_scene(scene.parents[1], "ball/env_0")
+    assert opened.frame_ids == tuple(range(FRAMES))
+    assert (opened.height, opened.width) == (HEIGHT, WIDTH)
+    assert opened.files["rgb"][7].name == "step_0007.png"
+    assert opened.files[VECTORS][7].name == "motion_vectors_0007.npy"
+    assert opened.files[DISTANCES][7].name == "0007.npy"
 
 
 def test_frames_are_matched_by_number_whatever_the_names(tmp_path):
@@ -78,20 +90,20 @@ def test_frames_are_matched_by_number_whatever_the_names(tmp_path):
     picture = Image.open(folder / "rgb/step_0011.png")
     picture.save(folder / "rgb/000011.jpg")
     (folder / "rgb/step_0011.png").unlink()
-    index = index_scene(tmp_path, "s")
-    assert index.frame_ids == (9, 10, 11)
-    assert [index.rgb[frame].name for frame in (10, 11)] == ["cam2_frame10.PNG", "000011.jpg"]
+    opened = open_scene(tmp_path, "s")
+    assert opened.frame_ids == (9, 10, 11)
+    assert [opened.files["rgb"][frame].name for frame in (10, 11)] == ["cam2_frame10.PNG", "000011.jpg"]
 
 
 @pytest.mark.parametrize("name", ["../data/ball/env_0", "ball/../ball/env_0", "", " ", "a\0b"])
 def test_a_name_that_is_no_path_inside_the_folder_is_refused(scene, name):
     with pytest.raises(ValueError, match=r"expected a folder inside .*, relative to it and without"):
-        index_scene(scene.parents[1], name)
+        open_scene(scene.parents[1], name)
 
 
 def test_an_absolute_name_is_refused(scene):
     with pytest.raises(ValueError, match="expected a folder inside"):
-        index_scene(scene.parents[1], str(scene))
+        open_scene(scene.parents[1], str(scene))
 
 
 @pytest.mark.parametrize("link", ["ball/linked", "ball/env_1/rgb"])
@@ -102,7 +114,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, link):
         (base / "ball/env_1" / name).mkdir(parents=True)
     (base / link).symlink_to(tmp_path / "secret" / ("rgb" if link.endswith("rgb") else ""))
     with pytest.raises(ValueError, match=r"leads out of .* through a link, to .*secret"):
-        index_scene(base, "ball/linked" if link.endswith("linked") else "ball/env_1")
+        open_scene(base, "ball/linked" if link.endswith("linked") else "ball/env_1")
 
 
 # --- bad data ---------------------------------------------------------------------------------------------------------
@@ -231,7 +243,7 @@ BAD_DATA = {
     ),
     "no depth folder": (
         lambda scene: (scene / "distance_to_camera").rename(scene / "depth"),
-        "env_0: has no folder distance_to_camera; a scene holds rgb, motion_vectors, distance_to_camera",
+        "env_0: holds rgb, motion_vectors but not distance_to_camera; a scene is a folder that holds rgb/,",
     ),
     "no scene": (lambda scene: scene.rename(scene.with_name("env_1")), "env_0: there is no such scene folder"),
 }
@@ -250,23 +262,23 @@ def test_bad_data_says_what_is_wrong(scene, kind):
 
 def test_a_stray_is_told_beside_what_is_missing_and_left_out(scene):
     rename(7, 10**15)(scene)
-    files, findings = list_scene(scene.parents[1], "ball/env_0")
+    listed, findings = list_scene(scene.parents[1], "ball/env_0")
     assert [finding.code for finding in findings] == [*["frame_stray"] * 3, "frame_gap"]
     assert "frame 7 is missing between 0 and 11" in findings[-1].message
-    assert all(list(its) == [frame for frame in range(FRAMES) if frame != 7] for its in files.values())
+    assert all(list(its) == [frame for frame in range(FRAMES) if frame != 7] for its in listed.files.values())
 
 
 def test_numbers_of_18_digits_are_frames_like_others(tmp_path):
     first = 10**18 - 4
     plain_scene(tmp_path / "s", frames=4, first=first, size=(8, 8))
-    assert index_scene(tmp_path, "s").frame_ids == tuple(range(first, 10**18))
+    assert open_scene(tmp_path, "s").frame_ids == tuple(range(first, 10**18))
 
 
 def test_a_whole_scene_in_a_wrong_format_is_found_on_indexing(scene):
     for path in (scene / "motion_vectors").iterdir():
         np.save(path, np.zeros((HEIGHT, WIDTH), np.float32))
     with pytest.raises(ValueError, match=r"motion_vectors_0006.npy: found an array of shape \(64, 96\)"):
-        index_scene(scene.parents[1], "ball/env_0")
+        open_scene(scene.parents[1], "ball/env_0")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "npy"])
@@ -278,8 +290,8 @@ def test_a_file_cut_or_damaged_anywhere_is_never_another_kind_of_error(tmp_path,
     else:
         Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(path)
     whole = path.read_bytes()
-    read = read_depth if suffix == "npy" else read_rgb
-    read(path, 20, 30)
+    read = read_npy if suffix == "npy" else read_picture
+    read(path)
     errors = []
     for end in [*range(0, 200, 3), *rng.integers(200, len(whole), 100)]:
         damaged = bytearray(whole)
@@ -287,7 +299,7 @@ def test_a_file_cut_or_damaged_anywhere_is_never_another_kind_of_error(tmp_path,
         for content in (whole[:end], bytes(damaged)):
             path.write_bytes(content)
             try:
-                read(path, 20, 30)
+                read(path)
             except ValueError as error:
                 errors.append(str(error))
     assert len(errors) >= 160  # nearly all that are cut; damaged values need not show
@@ -307,23 +319,21 @@ def test_pictures_of_other_modes_become_rgb(tmp_path):
     }.items():
         image.save(tmp_path / f"{mode}.png")
         expected = rgb if mode == "RGBA" else np.dstack([rgb[..., 0]] * 3)
-        np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / f"{mode}.png", 5, 6)), expected)
+        np.testing.assert_array_equal(read_picture(tmp_path / f"{mode}.png"), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 @pytest.mark.parametrize("channel", [False, True])
 def test_depth_where_nothing_is_becomes_zero(tmp_path, dtype, channel):
     depth = np.array([[1.5, np.inf, np.nan], [0.0, -2.0, -np.inf]], dtype)
-    np.save(tmp_path / "1.npy", depth[..., None] if channel else depth)
-    found = read_depth(tmp_path / "1.npy", 2, 3)
+    found = one_array(tmp_path, depth[..., None] if channel else depth).depth(1)
     assert found.dtype == np.float32
     assert found.tolist() == [[1.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_float64_beyond_float32_is_nothing_there(tmp_path):
-    np.save(tmp_path / "1.npy", np.array([[1e300, 2.0]]))
-    assert read_depth(tmp_path / "1.npy", 1, 2).tolist() == [[0.0, 2.0]]
+    assert one_array(tmp_path, np.array([[1e300, 2.0]])).depth(1).tolist() == [[0.0, 2.0]]
 
 
 def test_the_nearest_and_the_farthest_distance_survive_float16(tmp_path):
@@ -331,8 +341,7 @@ def test_the_nearest_and_the_farthest_distance_survive_float16(tmp_path):
     near, far = np.float32(NEAR_DEPTH), np.float32(FAR_DEPTH)
     below_near, below_far = np.nextafter(near, np.float32(0)), np.nextafter(far, np.float32(0))
     written = np.array([[near, below_far, below_near, far], [1e-10, 1e-4, 1e10, 1.18e10]], np.float32)
-    np.save(tmp_path / "1.npy", written)
-    found = read_depth(tmp_path / "1.npy", 2, 4)
+    found = one_array(tmp_path, written).depth(1)
     np.testing.assert_array_equal(found, [[near, below_far, 0, 0], [0, np.float32(1e-4), 0, 0]])
     kept = found[found > 0]
     np.testing.assert_allclose(kept.astype(np.float16).astype(np.float32), kept, rtol=2**-10)
@@ -341,7 +350,6 @@ def test_the_nearest_and_the_farthest_distance_survive_float16(tmp_path):
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_motion_keeps_the_first_two_channels(tmp_path, channels):
     motion = np.random.default_rng(0).random((3, 4, channels))
-    np.save(tmp_path / "1.npy", np.asfortranarray(motion))
-    found = read_motion(tmp_path / "1.npy", 3, 4)
+    found = one_array(tmp_path, np.asfortranarray(motion)).motion(1)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, motion[..., :2].astype(np.float32))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from motion_depth.data.findings import Finding
-from motion_depth.data.frame_files import DEPTH, MOTION
+from motion_depth.data.layouts import find_scenes
 from motion_depth.data.motion import MotionConvention
-from motion_depth.data.scene import find_scenes
+from motion_depth.data.scene import DEPTH, MOTION
 from motion_depth.doctor.check import Settings, check_dataset
 from motion_depth.doctor.dataset_rules import depth_offset
 from motion_depth.doctor.edges import weigh_edges

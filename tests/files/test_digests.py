@@ -280,7 +280,7 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
     files = WanFiles.in_folder(tiny_wan)
     check_weights(files)
     encoder = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), torch.float32, "cpu"))
-    operator.index("ball")
+    operator.scene("ball")
     operator.stride("ball")
 
     def make() -> None:

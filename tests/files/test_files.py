@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from motion_depth.clips.dataset import read_metadata
-from motion_depth.data.frame_files import check_header, picture_size, read_depth, read_motion, read_pixels, read_rgb
+from motion_depth.data.arrays import npy_header, picture_header, read_npy
+from motion_depth.data.arrays import read_picture as read_rgb
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import record_path, recorded_check
 from motion_depth.doctor.rows import check_rows
@@ -126,12 +127,10 @@ NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to nothing": (lambda path: path.symlink_to("gone"), "it is a link to gone, which is not there, expected a"),
 }
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "picture": ("step_0003.png", lambda path: read_rgb(path, 64, 96)),
-    "pixels": ("step_0003.png", lambda path: read_pixels(path, 64, 96)),
-    "picture's size": ("step_0003.png", picture_size),
-    "motion": ("0003.npy", lambda path: read_motion(path, 64, 96)),
-    "depth": ("0003.npy", lambda path: read_depth(path, 64, 96)),
-    "motion's header": ("0003.npy", lambda path: check_header("motion_vectors", path, 64, 96)),
+    "picture": ("step_0003.png", read_rgb),
+    "picture's size": ("step_0003.png", picture_header),
+    "array": ("0003.npy", read_npy),
+    "array's header": ("0003.npy", npy_header),
     "first frame": ("first.png", read_picture),
     "video": ("video.mp4", read_video),
     "list of scenes": ("my.csv", read_metadata),

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.data.findings import Finding
-from motion_depth.data.frame_files import DEPTH, MOTION, RGB
+from motion_depth.data.layouts import find_scenes, open_scene
 from motion_depth.data.motion import MotionConvention
-from motion_depth.data.scene import find_scenes, list_scene
+from motion_depth.data.scene import DEPTH, MOTION, RGB
 from motion_depth.doctor.check import Settings, check_dataset
 from tools.demo.scenes import CAMERAS, SPEEDING, SceneRenderer, simulate, write
 
@@ -81,7 +81,7 @@ def rewrite(
 
     flow: (frames, H, W, 4), the content of the motion files instead.
     """
-    files, _ = list_scene(base, scene)
+    files = open_scene(base, scene).files
     for each in (RGB, MOTION, DEPTH):
         (target / each).mkdir(parents=True)
         numbers = sorted(files[each])

@@ -13,17 +13,18 @@ from torch.utils.data import DataLoader
 from motion_depth.cache.cached import clip_files
 from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import ClipId, MotionDepthDataset, create_motion_data_operator, raise_load_errors
+from motion_depth.data.scene import DEPTH, MOTION, RGB
 
 
 def read_serially(dataset: MotionDepthDataset, scene: str, window: int) -> dict[str, np.ndarray]:
     """A clip as one would first write it: every file by Pillow or numpy, one after the other, stacked to arrays."""
-    operator, index = dataset.operator, dataset.operator.index(scene)
-    taken = index.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
+    operator, opened = dataset.operator, dataset.operator.scene(scene)
+    taken = opened.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
     every = range(taken[0], taken[-1] + 1)
     return {
-        "rgb": np.stack([np.array(Image.open(index.rgb[frame]).convert("RGB")) for frame in taken]),
-        "motion": np.stack([np.load(index.motion[frame]) for frame in every[1:]]),
-        "depth": np.stack([np.load(index.depth[frame]) for frame in every]),
+        "rgb": np.stack([np.array(Image.open(opened.files[RGB][frame]).convert("RGB")) for frame in taken]),
+        "motion": np.stack([np.load(opened.files[MOTION][frame]) for frame in every[1:]]),
+        "depth": np.stack([np.load(opened.files[DEPTH][frame]) for frame in every]),
     }
 
 
