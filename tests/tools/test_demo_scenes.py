@@ -1,7 +1,6 @@
 """The demo scenes: layout on disk, exact motion and depth, determinism, and what a second run does."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 
 from motion_depth.clips.dataset import create_motion_data_operator, find_scenes
 from motion_depth.data.motion import warp
+from motion_depth.files.folders import MARK, MARK_TEXT
 from tools.demo.make_scenes import make_scenes, parse_arguments
 from tools.demo.scenes import SCENES, SceneRenderer, simulate
 from tools.demo.scenes.recording import record
@@ -227,8 +227,9 @@ def test_a_second_run_adds_what_is_missing_and_keeps_the_rest(tmp_path, capsys):
     make(tmp_path, *SMALL, "--scenes", "ball_collide")
     kept = tmp_path / "test_ball_collide/env_0"
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
-    leftover = tmp_path / f"test_ball_collide/.env_1.partial-{os.getpid()}"
-    (leftover / "0/0/rgb").mkdir(parents=True)
+    leftover = tmp_path / "test_ball_collide/.env_1.01234567.partial"
+    (leftover / "new/0/0/rgb.partial").mkdir(parents=True)
+    (leftover / MARK).write_bytes(MARK_TEXT)
     capsys.readouterr()
     make(tmp_path, *SMALL, "--scenes", "ball_collide", "--variations", 2)
     assert "1 of 2 scenes are in" in capsys.readouterr().out

@@ -26,26 +26,21 @@ from motion_depth.progress import ProgressBar
 from tools.demo.scenes import CAMERAS, SCENES
 from tools.demo.scenes.write import Job, Report, Settings, claimed, missing, require_space, write_scene
 
-SMALLEST_SIDE = 16
+SMALLEST = {"height": 16, "width": 16, "num_frames": 2, "variations": 1, "seed": 0, "workers": 1}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder for test_<name>/env_<variation>/0/0/...")
-    parser.add_argument("--height", type=int, default=128, help="pixels")
-    parser.add_argument("--width", type=int, default=128, help="pixels")
-    parser.add_argument("--num_frames", type=int, default=33, help="frames per scene; the action always spans them all")
-    parser.add_argument(
-        "--scenes", nargs="+", default=["all"], metavar="NAME", help=f"all, or some of: {', '.join(SCENES)}"
-    )
-    parser.add_argument("--variations", type=int, default=1, help="clips per scene: env_0, env_1, ...")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed gives other positions, speeds, sizes and colours"
-    )
-    parser.add_argument(
-        "--camera", choices=CAMERAS, default="static", help="orbit: the camera walks an arc of 14 degrees"
-    )
-    parser.add_argument("--workers", type=int, default=available_cores(), help="processes (does not change the scenes)")
+    add, names = parser.add_argument, ", ".join(SCENES)
+    add("--output", type=Path, required=True, help="folder for test_<name>/env_<variation>/0/0/...")
+    add("--height", type=int, default=128, help="pixels")
+    add("--width", type=int, default=128, help="pixels")
+    add("--num_frames", type=int, default=33, help="frames per scene; the action always spans them all")
+    add("--scenes", nargs="+", default=["all"], metavar="NAME", help=f"all, or some of: {names}")
+    add("--variations", type=int, default=1, help="clips per scene: env_0, env_1, ...")
+    add("--seed", type=int, default=0, help="another seed gives other positions, speeds, sizes and colours")
+    add("--camera", choices=CAMERAS, default="static", help="orbit: the camera walks an arc of 14 degrees")
+    add("--workers", type=int, default=available_cores(), help="processes (does not change the scenes)")
     return parser.parse_args(arguments)
 
 
@@ -67,15 +62,7 @@ def scene_names(asked: list[str]) -> list[str]:
 
 
 def check_numbers(options: argparse.Namespace) -> None:
-    smallest = {
-        "height": SMALLEST_SIDE,
-        "width": SMALLEST_SIDE,
-        "num_frames": 2,
-        "variations": 1,
-        "seed": 0,
-        "workers": 1,
-    }
-    for flag, least in smallest.items():
+    for flag, least in SMALLEST.items():
         if getattr(options, flag) < least:
             raise ValueError(f"--{flag} is {getattr(options, flag)}; expected at least {least}")
 

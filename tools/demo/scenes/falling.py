@@ -16,23 +16,11 @@ def ball_and_block_fall(world: World) -> None:
     world.duration = 1.0
     room(world, (-0.8, -0.3, 0), (0.8, 0.3, 1.35))
     side, radius = world.side(), world.uniform(0.24, 0.29)
-    ball(
-        world,
-        (side * 0.4, 0, world.uniform(0.9, 1.05)),
-        radius,
-        velocity=(side * world.uniform(0, 0.3), 0, 0),
-        bounce=0.8,
-    )
-    size = tuple(world.rng.uniform(0.36, 0.5, 3))
-    block(
-        world,
-        (-side * 0.4, 0, world.uniform(0.9, 1.05)),
-        size,
-        euler=tuple(world.rng.uniform(-35, 35, 3)),
-        velocity=(-side * world.uniform(0, 0.3), 0, 0),
-        spin=tuple(world.rng.uniform(-2.5, 2.5, 3)),
-        bounce=0.4,
-    )
+    place, velocity = (side * 0.4, 0, world.uniform(0.9, 1.05)), (side * world.uniform(0, 0.3), 0, 0)
+    ball(world, place, radius, velocity=velocity, bounce=0.8)
+    size, place = world.vector(0.36, 0.5), (-side * 0.4, 0, world.uniform(0.9, 1.05))
+    turned, velocity = world.vector(-35, 35), (-side * world.uniform(0, 0.3), 0, 0)
+    block(world, place, size, euler=turned, velocity=velocity, spin=world.vector(-2.5, 2.5), bounce=0.4)
 
 
 def ball_in_basket(world: World) -> None:
@@ -53,15 +41,9 @@ def duck_falls_in_box(world: World) -> None:
     world.duration = 0.85
     room(world, (-0.75, -0.4, 0), (0.75, 0.4, 1.5), elevation=24)
     open_box(world, (0, 0, 0), (world.uniform(1.15, 1.3), 0.95, world.uniform(0.4, 0.5)))
-    duck(
-        world,
-        (world.uniform(-0.12, 0.12), 0, world.uniform(0.75, 0.85)),
-        world.uniform(0.68, 0.76),
-        heading=world.uniform(0, 360),
-        tilt=tuple(world.rng.uniform(-25, 25, 3)),
-        spin=tuple(world.rng.uniform(-2, 2, 3)),
-        bounce=0.5,
-    )
+    place, length = (world.uniform(-0.12, 0.12), 0, world.uniform(0.75, 0.85)), world.uniform(0.68, 0.76)
+    heading, tilt = world.uniform(0, 360), world.vector(-25, 25)
+    duck(world, place, length, heading=heading, tilt=tilt, spin=world.vector(-2, 2), bounce=0.5)
 
 
 def block_domino(world: World) -> None:
@@ -69,16 +51,10 @@ def block_domino(world: World) -> None:
     world.duration = 1.2
     side, height, step = world.side(), world.uniform(0.66, 0.76), world.uniform(0.3, 0.34)
     room(world, (-0.95, -0.3, 0), (1.05, 0.3, 0.95))
-    domino_row(world, [side * x for x in spaced(-0.35, step, 4)], toward=side, height=height, pushed=False)
+    domino_row(world, spaced(-0.35, step, 4, side), toward=side, height=height, pushed=False)
     edge = world.uniform(0.42, 0.48)
-    block(
-        world,
-        (-side * 0.85, 0, edge / 2),
-        (edge, edge, edge),
-        velocity=(side * world.uniform(2.0, 2.4), 0, 0),
-        friction=0.15,
-        density=900,
-    )
+    place, velocity = (-side * 0.85, 0, edge / 2), (side * world.uniform(2.0, 2.4), 0, 0)
+    block(world, place, (edge, edge, edge), velocity=velocity, friction=0.15, density=900)
 
 
 def domino_in_juice(world: World) -> None:
@@ -87,7 +63,7 @@ def domino_in_juice(world: World) -> None:
     side, height, high = world.side(), world.uniform(0.62, 0.7), 0.4
     room(world, (-1.0, -0.35, 0), (1.0, 0.35, 1.2), elevation=24)
     block(world, (-side * 0.5, 0, high / 2), (1.1, 0.6, high), fixed=True, patterns=["wood", "bricks", "checker"])
-    domino_row(world, [side * x for x in spaced(-0.92, 0.29, 4)], toward=side, height=height, base=high, friction=0.25)
+    domino_row(world, spaced(-0.92, 0.29, 4, side), toward=side, height=height, base=high, friction=0.25)
     juice_tray(world, (side * 0.6, 0, 0), (1.0, 0.85, 0.36), hue=world.choice([0.07, 0.0, 0.93, 0.3]))
 
 
@@ -96,7 +72,7 @@ def domino_with_space(world: World) -> None:
     world.duration = 1.15
     side, height, step = world.side(), world.uniform(0.62, 0.7), world.uniform(0.29, 0.32)
     room(world, (-1.0, -0.3, 0), (1.0, 0.3, 0.9))
-    domino_row(world, [side * x for x in spaced(-0.98, step, 4)], toward=side, height=height)
+    domino_row(world, spaced(-0.98, step, 4, side), toward=side, height=height)
     behind_gap = -0.98 + 3 * step + 1.3 * height
     domino_row(world, [side * behind_gap], toward=side, height=height, pushed=False)
 
@@ -106,12 +82,7 @@ def duck_and_domino(world: World) -> None:
     world.duration = 0.95
     side, height, step = world.side(), world.uniform(0.66, 0.74), world.uniform(0.32, 0.36)
     room(world, (-1.0, -0.3, 0), (1.0, 0.3, 0.95))
-    domino_row(world, [side * x for x in spaced(-0.92, step, 3)], toward=side, height=height)
-    duck(
-        world,
-        (side * (-0.92 + 2 * step + 0.66), 0, 0),
-        world.uniform(0.66, 0.74),
-        heading=world.choice([0, 180]) + world.uniform(-20, 20),
-        density=40,
-        friction=0.12,
-    )
+    domino_row(world, spaced(-0.92, step, 3, side), toward=side, height=height)
+    place, length = (side * (-0.92 + 2 * step + 0.66), 0, 0), world.uniform(0.66, 0.74)
+    heading = world.choice([0, 180]) + world.uniform(-20, 20)
+    duck(world, place, length, heading=heading, density=40, friction=0.12)

@@ -84,47 +84,15 @@ def _face_coordinates(points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarr
     return points[rows, first], points[rows, second]
 
 
-def _plain(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    return np.zeros(len(points), np.float32)
-
-
-def _checker(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    u, v = _face_coordinates(points, normals)
-    return ((np.floor(u) + np.floor(v)) % 2).astype(np.float32)
-
-
-def _cubes(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    return (np.floor(points).sum(axis=1) % 2).astype(np.float32)
-
-
 def _tiles(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
     u, v = _face_coordinates(points, normals)
-    return ((u % 1 < 0.07) | (v % 1 < 0.07)).astype(np.float32)
+    return (u % 1 < 0.07) | (v % 1 < 0.07)
 
 
 def _bricks(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
     u, v = _face_coordinates(points, normals)
     row = np.floor(2 * v)
-    return (((u + 0.5 * (row % 2)) % 1 < 0.06) | ((2 * v) % 1 < 0.12)).astype(np.float32)
-
-
-def _stripes(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    return (points[:, 2] % 1 < 0.5).astype(np.float32)
-
-
-def _sectors(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """A beach ball: six sectors around z. Needs no cell: it follows the direction from the geom's centre."""
-    angle = np.arctan2(points[:, 1], points[:, 0])
-    return (np.floor(angle * 3 / np.pi) % 2).astype(np.float32)
-
-
-def _spots(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    return np.clip((value_noise(points * np.float32(1.7)) - 0.52) * 14, 0, 1)
-
-
-def _marble(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    wave = np.sin(3 * points[:, 0] + 2 * points[:, 2] + 9 * value_noise(points))
-    return 0.5 + 0.5 * wave
+    return ((u + 0.5 * (row % 2)) % 1 < 0.06) | ((2 * v) % 1 < 0.12)
 
 
 def _wood(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -136,15 +104,16 @@ def _wood(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
 
 # pattern -> function of (points in cells, normals), giving 0 where the colour shows and 1 where the accent does
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "plain": _plain,
-    "checker": _checker,
-    "cubes": _cubes,
+    "plain": lambda points, _: np.zeros(len(points)),
+    "checker": lambda points, normals: sum(map(np.floor, _face_coordinates(points, normals))) % 2,
+    "cubes": lambda points, _: np.floor(points).sum(axis=1) % 2,
     "tiles": _tiles,
     "bricks": _bricks,
-    "stripes": _stripes,
-    "sectors": _sectors,
-    "spots": _spots,
-    "marble": _marble,
+    "stripes": lambda points, _: points[:, 2] % 1 < 0.5,
+    # A beach ball's six sectors around z. They need no cell: they follow the direction from the geom's centre.
+    "sectors": lambda points, _: np.floor(np.arctan2(points[:, 1], points[:, 0]) * 3 / np.pi) % 2,
+    "spots": lambda points, _: np.clip((value_noise(points * np.float32(1.7)) - 0.52) * 14, 0, 1),
+    "marble": lambda points, _: 0.5 + 0.5 * np.sin(3 * points[:, 0] + 2 * points[:, 2] + 9 * value_noise(points)),
     "wood": _wood,
 }
 
@@ -154,7 +123,7 @@ def surface_color(material: Material, points: np.ndarray, normals: np.ndarray) -
     cells = points / np.float32(material.cell)
     if material.pattern != "sectors":
         cells = cells + np.asarray(material.offset, np.float32)
-    amount = PATTERNS[material.pattern](cells, normals)[:, None]
+    amount = PATTERNS[material.pattern](cells, normals).astype(np.float32)[:, None]
     color, accent = np.asarray(material.color, np.float32), np.asarray(material.accent, np.float32)
     mixed = color + amount * (accent - color)
     if material.grain:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from .props import ball, block, domino_row, room, spaced
+from .props import ball, block, domino_row, ramp, room, spaced, tipped
 from .world import World
 
 
@@ -26,13 +24,10 @@ def balls_drop(world: World) -> None:
 def block_slides(world: World) -> None:
     """A block slides down a steep, smooth ramp, from rest."""
     world.duration = 0.62
-    side, angle, length, thick = world.side(), world.uniform(30, 36), 1.6, 0.1
+    side, angle = world.side(), world.uniform(30, 36)
     room(world, (-0.9, -0.35, 0), (0.9, 0.35, 1.2))
-    along = np.array([side * math.cos(math.radians(angle)), 0, -math.sin(math.radians(angle))])
-    normal = np.array([side * math.sin(math.radians(angle)), 0, math.cos(math.radians(angle))])
-    top = np.array([-side * 0.8, 0, -length * along[2]])
-    middle, edge = top + along * length / 2 - normal * thick / 2, world.uniform(0.26, 0.34)
-    block(world, tuple(middle), (length, 0.8, thick), euler=(0, side * angle, 0), fixed=True, friction=0.02)
+    edge = world.uniform(0.26, 0.34)
+    top, along, normal = ramp(world, -side * 0.8, side, angle, 1.6, friction=0.02)
     start = top + along * 0.2 + normal * (edge / 2 + 0.003)
     block(world, tuple(start), (edge, edge, edge), euler=(0, side * angle, 0), friction=0.02)
 
@@ -43,7 +38,7 @@ def domino_rows(world: World) -> None:
     room(world, (-1.0, -0.5, 0), (1.0, 0.5, 0.8), elevation=24)
     height, step = world.uniform(0.4, 0.46), world.uniform(0.17, 0.19)
     for side in (-1, 1):
-        domino_row(world, [side * x for x in spaced(-0.8, step, 9)], toward=side, height=height, y=side * 0.3)
+        domino_row(world, spaced(-0.8, step, 9, side), toward=side, height=height, y=side * 0.3)
 
 
 def growing_dominoes(world: World) -> None:
@@ -63,9 +58,7 @@ def poles_tip(world: World) -> None:
     side = world.side()
     for x in (-0.6, 0.0, 0.6):
         height, tilt = world.uniform(0.8, 1.0), math.radians(world.uniform(9, 14))
-        # Tipped about its lower edge, which stays on the floor.
-        lean = height / 2 * math.sin(tilt) + 0.07 * (1 - math.cos(tilt))
-        rise = height / 2 * math.cos(tilt) + 0.07 * math.sin(tilt)
+        lean, rise = tipped(height, 0.14, tilt)
         turned, spin = (0, side * math.degrees(tilt), 0), (0, side * world.uniform(0.6, 1.0), 0)
         place = (side * (x - 0.25) + side * lean, world.uniform(-0.3, 0.3), rise)
         block(world, place, (0.14, 0.2, height), euler=turned, spin=spin, friction=1.0, patterns=["plain"])

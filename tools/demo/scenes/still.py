@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .figures import duck, mug, sculpture
-from .props import block, room
+from .props import room, standing_block
 from .world import Light, World
 
 
@@ -16,8 +16,7 @@ def duck_static(world: World) -> None:
 def light_on_block(world: World) -> None:
     """A light wanders over a block. Nothing else moves."""
     _wandering_light(world, height=0.7)
-    size = tuple(world.rng.uniform(0.45, 0.65, 3))
-    block(world, (0, 0, size[2] / 2), size, euler=(0, 0, world.uniform(-45, 45)), fixed=True)
+    standing_block(world, world.vector(0.45, 0.65), 0, 0, turn=45)
 
 
 def light_on_mug(world: World) -> None:
@@ -31,8 +30,7 @@ def light_on_mug_block(world: World) -> None:
     _wandering_light(world, height=0.75)
     side = world.side()
     mug(world, (side * 0.36, -0.05, 0), world.uniform(0.55, 0.62), heading=_sideways(world, side))
-    size = tuple(world.rng.uniform(0.38, 0.5, 3))
-    block(world, (-side * 0.36, 0.1, size[2] / 2), size, euler=(0, 0, world.uniform(-45, 45)), fixed=True)
+    standing_block(world, world.vector(0.38, 0.5), -side * 0.36, 0.1, turn=45)
 
 
 def light_on_sculpture(world: World) -> None:
@@ -54,6 +52,5 @@ def _wandering_light(world: World, height: float) -> None:
     side, up = world.side(), world.uniform(1.8, 2.4)
     start = (-side * world.uniform(1.5, 2.2), world.uniform(-2.2, -1.2), up)
     stop = (side * world.uniform(1.5, 2.2), world.uniform(-2.2, -1.2), up + world.uniform(-0.4, 0.4))
-    world.light = Light(
-        start, stop, strength=1.15, ambient=0.16, spot_target=(0, 0, 0.4 * height), spot_angle=world.uniform(22, 28)
-    )
+    target, angle = (0, 0, 0.4 * height), world.uniform(22, 28)
+    world.light = Light(start, stop, strength=1.15, ambient=0.16, spot_target=target, spot_angle=angle)

@@ -5,7 +5,9 @@ Axes: x to the right in the picture, y away from the camera, z up. Lengths in me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import mujoco
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from .materials import Material, linear_rgb
 
 Vector = tuple[float, float, float]
+T = TypeVar("T")
 
 SPHERE = mujoco.mjtGeom.mjGEOM_SPHERE
 BOX = mujoco.mjtGeom.mjGEOM_BOX
@@ -70,7 +73,11 @@ class World:
     def uniform(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
-    def choice(self, options: list):
+    def vector(self, low: float, high: float) -> Vector:
+        """Three numbers, such as sizes or angles."""
+        return tuple(self.rng.uniform(low, high, 3))
+
+    def choice(self, options: Sequence[T]) -> T:
         return options[int(self.rng.integers(len(options)))]
 
     def side(self) -> int:
@@ -78,68 +85,40 @@ class World:
         return int(self.choice([-1, 1]))
 
     def material(
-        self,
-        patterns: list[str],
-        cell: float,
-        hue: float | None = None,
-        *,
-        saturation: float = 0.75,
-        value: float = 0.85,
-        contrast: float = 0.55,
-        **settings,
-    ) -> Material:
+        self, patterns: Sequence[str], cell: float, hue: float | None = None, *, saturation: float = 0.75,
+        value: float = 0.85, contrast: float = 0.55, **settings: float,
+    ) -> Material:  # fmt: skip
         """One of `patterns` in a random colour (or near `hue`, 0..1); the accent is darker by `contrast` (0..1)."""
         hue = self.uniform(0, 1) if hue is None else hue + self.uniform(-0.03, 0.03)
-        return Material(
-            pattern=self.choice(patterns),
-            color=linear_rgb(hue, saturation, value * self.uniform(0.9, 1.1)),
-            accent=linear_rgb(
-                hue + self.uniform(-0.12, 0.12), saturation * self.uniform(0.5, 1.0), value * (1 - contrast)
-            ),
-            cell=cell,
-            offset=tuple(self.rng.uniform(0, 50, 3).tolist()),
-            **settings,
-        )
+        pattern = self.choice(patterns)
+        color = linear_rgb(hue, saturation, value * self.uniform(0.9, 1.1))
+        accent_hue, accent_saturation = hue + self.uniform(-0.12, 0.12), saturation * self.uniform(0.5, 1.0)
+        accent = linear_rgb(accent_hue, accent_saturation, value * (1 - contrast))
+        return Material(pattern, color, accent, cell, offset=tuple(self.rng.uniform(0, 50, 3).tolist()), **settings)
 
     # --- bodies -----------------------------------------------------------------------------------------------------
 
     def body(
-        self,
-        position: Vector,
-        *,
-        euler: Vector = (0, 0, 0),
-        velocity: Vector = (0, 0, 0),
-        spin: Vector = (0, 0, 0),
+        self, position: Vector, *, euler: Vector = (0, 0, 0), velocity: Vector = (0, 0, 0), spin: Vector = (0, 0, 0),
         fixed: bool = False,
-    ) -> mujoco.MjsBody:
+    ) -> mujoco.MjsBody:  # fmt: skip
         """A body that moves freely (or is `fixed`); velocity in m/s and spin in rad/s, both along the world's axes."""
-        quaternion = quaternion_from_euler(euler)
-        body = self.spec.worldbody.add_body(pos=position, quat=quaternion)
+        body = self.spec.worldbody.add_body(pos=position, quat=quaternion_from_euler(euler))
         if not fixed:
             body.add_freejoint()
             self._starts.append((body, np.asarray(velocity, float), np.asarray(spin, float)))
         return body
 
     def geom(
-        self,
-        body: mujoco.MjsBody,
-        kind: mujoco.mjtGeom,
-        size: tuple[float, ...],
-        material: Material,
-        *,
-        position: Vector = (0, 0, 0),
-        euler: Vector = (0, 0, 0),
-        ends: tuple[float, ...] | None = None,
-        density: float = 400.0,
-        friction: float = 0.6,
-        bounce: float | None = None,
-        solid: bool = True,
-    ) -> None:
+        self, body: mujoco.MjsBody, kind: mujoco.mjtGeom, size: Sequence[float], material: Material, *,
+        position: Vector = (0, 0, 0), euler: Vector = (0, 0, 0), ends: Sequence[float] | None = None,
+        density: float = 400.0, friction: float = 0.6, bounce: float | None = None, solid: bool = True,
+    ) -> None:  # fmt: skip
         """Adds a geom to `body` (the world's body too). `ends` (x0,y0,z0,x1,y1,z1) places a capsule or cylinder.
 
         bounce: speed after / speed before an impact, 0..1 (None: MuJoCo's soft default). solid=False: only seen.
         """
-        geom = body.add_geom(type=kind, size=list(size) + [0.0] * (3 - len(size)), density=density)
+        geom = body.add_geom(type=kind, size=[*size, 0.0, 0.0][:3], density=density)
         if ends is None:
             geom.pos, geom.quat = position, quaternion_from_euler(euler)
         else:
@@ -161,9 +140,7 @@ class World:
         for body, velocity, spin in self._starts:
             first = model.jnt_dofadr[model.body_jntadr[body.id]]
             qvel[first : first + 3] = velocity
-            qvel[first + 3 : first + 6] = (
-                data.xmat[body.id].reshape(3, 3).T @ spin
-            )  # MuJoCo wants it in the body's axes
+            qvel[first + 3 : first + 6] = data.xmat[body.id].reshape(3, 3).T @ spin  # in the body's axes
         return model, [materials[index] for index in range(model.ngeom)], qvel
 
 
@@ -180,10 +157,9 @@ def contact_stiffness(bounce: float) -> tuple[float, float]:
 def quaternion_from_euler(degrees: Vector) -> np.ndarray:
     """Rotation about x, then y, then z (fixed axes), as MuJoCo's (w, x, y, z)."""
     result = np.array([1.0, 0, 0, 0])
-    for axis, angle in enumerate(np.radians(degrees)):
-        turn = np.zeros(4)
-        mujoco.mju_axisAngle2Quat(turn, np.eye(3)[axis], angle)
-        product = np.zeros(4)
+    for axis, angle in zip(np.eye(3), np.radians(degrees), strict=True):
+        turn, product = np.zeros(4), np.zeros(4)
+        mujoco.mju_axisAngle2Quat(turn, axis, angle)
         mujoco.mju_mulQuat(product, turn, result)
         result = product
     return result

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from motion_depth.files.folders import clear_leftovers, complete_folder
 
 from .recording import simulate
 from .render import SceneRenderer
@@ -64,51 +65,43 @@ def claimed(output: Path, settings: Settings) -> Iterator[None]:
         raise ValueError(f"--output {output} is a file; expected a folder, which may be new")
     output.mkdir(parents=True, exist_ok=True)
     path = output / SETTINGS_FILE
+    other = "choose another --output"
     if not path.exists() and any(output.glob("test_*/env_*")):
-        raise ValueError(
-            f"{output} holds scenes but no {SETTINGS_FILE}: another tool made them; choose another --output"
-        )
+        raise ValueError(f"{output} holds scenes but no {SETTINGS_FILE}: another tool made them; {other}")
     with open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"another run is writing scenes to {output}; wait for it or choose another --output"
-            ) from None
+            raise ValueError(f"another run is writing scenes to {output}; wait for it or {other}") from None
         file.seek(0)
-        text = file.read()
-        if text:
-            _require_same(path, text, settings)
+        if text := file.read():
+            _require_same(path, text, asdict(settings))
         else:
             file.write(json.dumps(asdict(settings), indent=2) + "\n")
             file.flush()
         yield
 
 
-def _require_same(path: Path, text: str, settings: Settings) -> None:
+def _require_same(path: Path, text: str, wanted: dict) -> None:
+    other = "choose another --output"
     try:
-        found = json.loads(text)
+        known = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not readable as JSON ({error}); delete the folder or choose another --output"
-        ) from None
-    wanted = asdict(settings)
-    if found != wanted:
-        keys = sorted({*found, *wanted}) if isinstance(found, dict) else []
-        changes = [
-            f"--{key} {found.get(key)} (now {wanted.get(key)})" for key in keys if found.get(key) != wanted.get(key)
-        ]
+        raise ValueError(f"{path} is not readable as JSON ({error}); delete the folder or {other}") from None
+    if known != wanted:
+        known = known if isinstance(known, dict) else {}
+        differ = [name for name in sorted({*known, *wanted}) if known.get(name) != wanted.get(name)]
+        changes = [f"--{name} {known.get(name)} (now {wanted.get(name)})" for name in differ if known]
         raise ValueError(
             f"{path.parent} holds scenes made with {', '.join(changes) or 'unknown settings'}; "
-            "repeat those settings to add to it, or choose another --output"
+            f"repeat those settings to add to it, or {other}"
         )
 
 
-def missing(output: Path, jobs: list[Job]) -> list[Job]:
+def missing(output: Path, jobs: Sequence[Job]) -> list[Job]:
     """The jobs that OUTPUT lacks. Removes what a killed run left half done; call it inside `claimed`."""
-    for job in jobs:
-        for leftover in job.folder(output).parent.glob(f".env_{job.variation}.partial-*"):
-            shutil.rmtree(leftover)
+    for parent in {job.folder(output).parent for job in jobs}:
+        clear_leftovers(parent)
     return [job for job in jobs if not job.folder(output).exists()]
 
 
@@ -129,24 +122,22 @@ def write_scene(output: Path, job: Job, settings: Settings) -> Report:
         job.name, job.variation, seed=settings.seed, num_frames=settings.num_frames, camera=settings.camera
     )
     renderer = SceneRenderer(recording, settings.height, settings.width)
-    folder = job.folder(output)
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    # Until all is written, the folders have other names too: nobody who searches for scenes finds half a one.
-    places = {kind: partial / "0" / "0" / f"{kind}.partial" for kind in MODALITIES}
-    for place in places.values():
-        place.mkdir(parents=True)
     moving = []
-    for index in range(settings.num_frames):
-        frame = renderer.frame(index)
-        motion = np.zeros((*frame.motion.shape[:2], 4), np.float32)  # z and w are unused
-        # Replicator's x and y count movement to the left and to the top: just the backward flow in image coordinates.
-        motion[..., :2] = frame.motion
-        Image.fromarray(frame.rgb).save(places["rgb"] / f"rgb_{index:04d}.png", compress_level=3)
-        np.save(places["motion_vectors"] / f"motion_vectors_{index:04d}.npy", motion)
-        np.save(places["distance_to_camera"] / f"distance_to_camera_{index:04d}.npy", frame.distance)
-        if index:
-            moving.append(float((np.hypot(*np.moveaxis(frame.motion, -1, 0)) > MOVING_PIXELS).mean()))
-    for kind, place in places.items():
-        place.rename(place.with_name(kind))
-    partial.rename(folder)
+    with complete_folder(job.folder(output)) as draft:
+        # Until all is written, the folders have other names too: nobody who searches for scenes finds half a one.
+        places = {kind: draft / "0" / "0" / f"{kind}.partial" for kind in MODALITIES}
+        for place in places.values():
+            place.mkdir(parents=True)
+        for index in range(settings.num_frames):
+            frame = renderer.frame(index)
+            motion = np.zeros((*frame.motion.shape[:2], 4), np.float32)  # z and w are unused
+            # Replicator's x and y count movement to the left and to the top: the backward flow in image coordinates.
+            motion[..., :2] = frame.motion
+            Image.fromarray(frame.rgb).save(places["rgb"] / f"rgb_{index:04d}.png", compress_level=3)
+            np.save(places["motion_vectors"] / f"motion_vectors_{index:04d}.npy", motion)
+            np.save(places["distance_to_camera"] / f"distance_to_camera_{index:04d}.npy", frame.distance)
+            if index:
+                moving.append(float((np.hypot(*np.moveaxis(frame.motion, -1, 0)) > MOVING_PIXELS).mean()))
+        for kind, place in places.items():
+            place.rename(place.with_name(kind))
     return Report(job, float(np.mean(moving)))
