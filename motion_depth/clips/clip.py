@@ -25,6 +25,7 @@ from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.data.resting import FrameFiles, compose_files
 from motion_depth.data.scene import Scene
 from motion_depth.latents import WAN22, LatentLayout, is_integer
+from motion_depth.processes.ranks import local_world_size
 
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 
@@ -207,7 +208,7 @@ def read_threads() -> int:
     More would only stand in each other's way.
     """
     worker = get_worker_info()
-    loaders = (worker.num_workers if worker else 1) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    loaders = (worker.num_workers if worker else 1) * local_world_size()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(READ_THREADS, cores // loaders))
 

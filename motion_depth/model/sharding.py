@@ -20,6 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from motion_depth.processes.ranks import world_size
+
 REQUEST = "ACCELERATE_USE_FSDP"
 
 
@@ -45,7 +47,7 @@ def take_request() -> FullyShardedDataParallelPlugin | None:
     for name, (value, instead) in refused.items():
         if value:
             raise ValueError(f"accelerate configuration: {name} is {value}, which is not supported; {instead}")
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if world_size() < 2:
         raise ValueError("accelerate configuration: FSDP shares the weights among processes, but there is only one")
     os.environ[REQUEST] = "false"
     return plugin

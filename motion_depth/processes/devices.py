@@ -5,12 +5,13 @@ python -m motion_depth.processes.devices    # prints how many GPUs there are
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
 import torch
+
+from motion_depth.processes.ranks import world_size
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,8 +62,7 @@ def check_processes(accelerator: Accelerator) -> None:
         ValueError: the processes that were started together do not form one group, so that each would train by itself
             into one folder; or the CPU would compute although there are GPUs.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != started:
+    if accelerator.num_processes != (started := world_size()):
         raise ValueError(
             f"WORLD_SIZE={started} processes were started, but accelerate made groups of {accelerator.num_processes}, "
             f"on {accelerator.device}; start the run with a stage script, which sets what the group needs"

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from motion_depth.processes.ranks import rank, say, world_size
 from motion_depth.processes.signals import Stopped
 
 FINISHED = 0
@@ -48,21 +49,6 @@ class NotFiniteError(Exception):
     """Losses or gradients stayed inf or NaN; the text says of which clips and which checkpoint stands."""
 
 
-def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
-def world_size() -> int:
-    """Processes of the run, as the launcher says; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def say(message: str) -> None:
-    """One line on stderr, from the main process only, also before accelerate has started."""
-    if rank() == 0:
-        print(message, file=sys.stderr, flush=True)
-
-
 def run_to_the_end(function: Callable[[], None]) -> int:
     """Calls a function and returns the exit code, after one process has said what went wrong."""
     if path := os.environ.get(REPORT_FILE):
@@ -78,7 +64,7 @@ def run_to_the_end(function: Callable[[], None]) -> int:
     except Exception as error:
         if (text := _lost_peer(error)) is None:
             return _fail(error)
-        _print(f"rank {rank()}: ends because {text}")
+        print(f"rank {rank()}: ends because {text}", file=sys.stderr, flush=True)
         return FAILED
     return _report(FINISHED, "")
 
@@ -103,19 +89,20 @@ def _fail(error: Exception) -> int:
             if message is not None:  # of the same
                 return FAILED
     where = f"rank {rank()}: " if rank() else ""
+    said = f"{where}{_traceback(error)}" if message is None else f"error: {where}{message}"
+    print(said, file=sys.stderr, flush=True)
     if message is None:
-        _print(f"{where}{_traceback(error)}")
         return _report(FAILED, f"{where}{type(error).__name__}: {error}")
-    _print(f"error: {where}{message}")
     return _report(REFUSED, f"{where}{message}")
 
 
 def _explained(error: Exception) -> str | None:
     """A sentence for the user; None if only a traceback can help."""
     if isinstance(error, torch.OutOfMemoryError):
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return (
-            f"out of GPU memory ({_first_line(error)}); lower --num_frames, --height or --width, or --loss_frames, "
-            "and keep --batch_size 1"
+            f"out of GPU memory ({first}); lower --num_frames, --height or --width, or --loss_frames, and keep "
+            "--batch_size 1"
         )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
@@ -152,13 +139,5 @@ def _report(code: int, message: str) -> int:
     return code
 
 
-def _print(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 def _traceback(error: Exception) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import secrets
 import socket
 import sys
@@ -12,10 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+
+from motion_depth.processes.ranks import local_rank
 
 # How long a network file system may hide a new file from another machine: NFS keeps a folder's content for up to 60 s.
 SHARED_WAIT = 70.0  # seconds
@@ -33,17 +33,15 @@ def one_at_a_time(lock: Path, waiting: str) -> Iterator[None]:
         waiting: said once by a process that has to wait.
     """
     with contextlib.ExitStack() as stack:
-        try:
+        with contextlib.suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(lock.open("a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if int(os.environ.get("LOCAL_RANK", "0")) < 2:  # one of the first two waits, if any does
+                if local_rank() < 2:  # one of the first two waits, if any does
                     print(waiting, file=sys.stderr, flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
         yield
 
 
@@ -58,14 +56,13 @@ class Machine:
     @classmethod
     def find(cls, accelerator: Accelerator) -> Machine:
         """Collective. Launchers number the processes of a machine one after the other."""
-        firsts = [rank for rank in gather_object([_first_rank(accelerator)]) if rank is not None]
-        mine = max(rank for rank in firsts if rank <= accelerator.process_index)
-        end = min((rank for rank in firsts if rank > mine), default=accelerator.num_processes)
-        return cls(mine, end - mine, len(firsts) == 1)
-
-
-def _first_rank(accelerator: Accelerator) -> int | None:
-    return accelerator.process_index if accelerator.is_local_main_process else None
+        mine = accelerator.process_index
+        firsts = [
+            each for each in gather_object([mine if accelerator.is_local_main_process else None]) if each is not None
+        ]
+        first = max(each for each in firsts if each <= mine)
+        end = min((each for each in firsts if each > first), default=accelerator.num_processes)
+        return cls(first, end - first, len(firsts) == 1)
 
 
 def sees_shared(accelerator: Accelerator, flag: str, folder: Path) -> list[str]:
@@ -88,11 +85,18 @@ def sees_shared(accelerator: Accelerator, flag: str, folder: Path) -> list[str]:
     name, failure = broadcast_object_list([name, failure])
     if failure:
         raise ValueError(failure)
-    found = not accelerator.is_local_main_process or _appears(folder / name)
-    blind = gather_object([None if found else f"{socket.gethostname()} (rank {accelerator.process_index})"])
+    sees = not accelerator.is_local_main_process or _appears(folder / name)
+    blind = gather_object([None if sees else f"{socket.gethostname()} (rank {accelerator.process_index})"])
     if accelerator.is_main_process:
         (folder / name).unlink(missing_ok=True)
     return [machine for machine in blind if machine]
+
+
+def _appears(path: Path) -> bool:
+    end = time.monotonic() + SHARED_WAIT
+    while not (appeared := path.exists()) and time.monotonic() <= end:
+        time.sleep(0.1)
+    return appeared
 
 
 def require_shared(accelerator: Accelerator, flag: str, folder: Path, why: str) -> None:
@@ -104,29 +108,21 @@ def require_shared(accelerator: Accelerator, flag: str, folder: Path, why: str) 
         )
 
 
-def require_alike(accelerator: Accelerator, found: Mapping[str, Any] | None) -> None:
-    """Compares what machines have found. Collective.
+def require_alike(accelerator: Accelerator, facts: Mapping[str, object] | None) -> None:
+    """Compares what each machine has read or was given. Collective.
 
     Args:
-        found: by name what can be compared with `==`; only the first process of each machine is asked.
+        facts: by name what can be compared with `==`; only the first process of each machine is asked.
 
     Raises:
         ValueError: on all processes, naming the machine and what differs there from the main process's.
     """
-    about = (socket.gethostname(), found) if accelerator.is_local_main_process else None
+    about = (socket.gethostname(), facts) if accelerator.is_local_main_process else None
     everywhere = gather_object([about])
-    for rank, (host, theirs) in [(rank, each) for rank, each in enumerate(everywhere) if each]:
-        if differing := [name for name, value in everywhere[0][1].items() if theirs[name] != value]:
+    host, expected = everywhere[0]
+    for rank, (other, theirs) in [(rank, each) for rank, each in enumerate(everywhere) if each]:
+        if differing := [name for name, value in expected.items() if theirs[name] != value]:
             raise ValueError(
-                f"{', '.join(differing)}: found another on {host} (rank {rank}) than on {everywhere[0][0]} (rank 0); "
-                "expected the same settings, and the same files or copies of them, on every machine"
+                f"{', '.join(differing)}: not the same on {other} (rank {rank}) as on {host} (rank 0); expected the "
+                "same settings, and the same files or copies of them, on every machine"
             )
-
-
-def _appears(path: Path) -> bool:
-    end = time.monotonic() + SHARED_WAIT
-    while not path.exists():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True

@@ -73,7 +73,7 @@ def test_what_differs_on_a_machine_is_named_everywhere():
         on_second = accelerator.process_index == 2
         require_alike(accelerator, {"--seed": 0, "--batch_size": 2 if on_second else 1})
 
-    assert same_error(in_processes(compare, PROCESSES)).startswith("--batch_size: found another on ")
+    assert same_error(in_processes(compare, PROCESSES)).startswith("--batch_size: not the same on ")
     assert in_processes(lambda a: require_alike(a, {"--seed": 0}), PROCESSES) == [None] * 3
 
 
@@ -136,8 +136,8 @@ def test_other_settings_on_a_machine_are_refused_even_those_that_a_continuation_
     def job(accelerator, **changes):
         return decide(accelerator, settings(tmp_path, **(changes if accelerator.process_index == 2 else {})))
 
-    assert same_error(in_processes(lambda a: job(a, save_steps=3), PROCESSES)).startswith("--save_steps: found another")
-    assert same_error(in_processes(lambda a: job(a, cache_path=tmp_path), PROCESSES)).startswith("--cache_path: found")
+    assert same_error(in_processes(lambda a: job(a, save_steps=3), PROCESSES)).startswith("--save_steps: not the same")
+    assert same_error(in_processes(lambda a: job(a, cache_path=tmp_path), PROCESSES)).startswith("--cache_path: not")
 
 
 # --- caches -----------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_other_weights_or_another_csv_on_a_machine_are_an_error_everywhere(setup
     assert first["vae"]
     assert others == [first] * 2
     alter(other.model / "dit")
-    assert same_error(in_processes(job, PROCESSES)).startswith("weights (dit): found another on ")
+    assert same_error(in_processes(job, PROCESSES)).startswith("weights (dit): not the same on ")
     alter(other.model / "dit")
     other.csv.write_text(other.csv.read_text().replace("ball.", "cube."))
-    assert same_error(in_processes(job, PROCESSES)).startswith("--dataset_metadata_path or its scenes' frames: found")
+    assert same_error(in_processes(job, PROCESSES)).startswith("--dataset_metadata_path or its scenes' frames: not")
