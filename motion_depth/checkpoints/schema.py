@@ -6,7 +6,7 @@ Checked once, when a checkpoint is read: what is built from it afterwards has th
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import NamedTuple, Union
 
 from motion_depth.model.heads import HeadConfig
 from motion_depth.settings import RANGES
@@ -16,134 +16,97 @@ MOTION_FILE, DEPTH_FILE, LORA_FILE = "motion_head.safetensors", "depth_head.safe
 STATISTICS_FILE = "statistics.safetensors"
 SHOWN = 60  # letters of a wrong value
 
-Rule = Callable[[Any], str | None]  # what is expected in the place of a value; None if the value is right
+
+class Rule(NamedTuple):
+    """What a value must be: a check of it, and how it is said."""
+
+    holds: Callable[[object], bool]
+    expected: str
 
 
-def text(value: Any) -> str | None:
-    return None if isinstance(value, str) else "a text"
-
-
-def truth(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
-def whole(lowest: int, highest: int) -> Rule:
-    def rule(value: Any) -> str | None:
-        return (
-            None if type(value) is int and lowest <= value <= highest else _between("a whole number", lowest, highest)
-        )
-
-    return rule
+Schema = dict[str, Union[Rule, "Schema"]]
 
 
 def number(lowest: float, highest: float) -> Rule:
-    def rule(value: Any) -> str | None:
-        return None if type(value) in (int, float) and lowest <= value <= highest else _between(
-            "a number", lowest, highest
-        )  # fmt: skip
-
-    return rule
+    """A whole number if the limits are."""
+    kinds, what = ((int,), "a whole number") if isinstance(lowest, int) else ((int, float), "a number")
+    return Rule(lambda value: type(value) in kinds and lowest <= value <= highest,
+                f"{what} from {lowest:,} to {highest:,}")  # fmt: skip
 
 
 def several(rule: Rule, fewest: int, most: int) -> Rule:
-    def of_all(value: Any) -> str | None:
-        if not isinstance(value, list) or not fewest <= len(value) <= most:
-            count = f"{fewest}" if fewest == most else f"{fewest} to {most:,}"
-            return f"a list of {count} entries"
-        expected = next(filter(None, map(rule, value)), None)
-        return expected and f"{expected} in every place"
-
-    return of_all
+    count = f"{fewest}" if fewest == most else f"{fewest} to {most:,}"
+    return Rule(lambda value: isinstance(value, list) and fewest <= len(value) <= most and all(map(rule.holds, value)),
+                f"a list of {count} entries, each {rule.expected}")  # fmt: skip
 
 
-def by_name(rule: Rule) -> Rule:
-    def of_all(value: Any) -> str | None:
-        if not isinstance(value, dict):
-            return "an object"
-        expected = next(filter(None, map(rule, value.values())), None)
-        return expected and f"{expected} for every name"
-
-    return of_all
-
-
-def or_none(rule: Rule) -> Rule:
-    def of_value(value: Any) -> str | None:
-        expected = None if value is None else rule(value)
-        return expected and f"{expected}, or null"
-
-    return of_value
-
-
-def scene(value: Any) -> str | None:
-    digests = value if isinstance(value, dict) else {}
-    known = isinstance(digests.get("sample"), str) and isinstance(digests.get("content", 0), str | None)
-    return None if known else "digests as sample and content"
-
-
-def _between(what: str, lowest: float, highest: float) -> str:
-    return f"{what} from {lowest:,} to {highest:,}"
-
-
-def _limits(lowest: float, highest: float) -> Rule:
-    return (whole if isinstance(lowest, int) else number)(lowest, highest)
+def or_null(rule: Rule) -> Rule:
+    return Rule(lambda value: value is None or rule.holds(value), f"{rule.expected}, or null")
 
 
 # Numbers among the settings without which a run cannot go on, or a tool not read clips.
 NEEDED = ("height", "width", "num_frames", "batch_size", "gradient_accumulation_steps")
-COUNT = whole(0, 10**15)
+TEXT = Rule(lambda value: isinstance(value, str), "a text")
+TRUTH = Rule(lambda value: isinstance(value, bool), "true or false")
+COUNT = number(0, 10**15)
 SIZE = number(1e-9, 1e9)  # of what losses are divided by
-RATES = several(number(0, 10), 0, 16)
-DIGESTS = several(text, 0, 1000)
+SHARE = number(0.0, 1.0)
+RATES = several(number(0.0, 10.0), 0, 16)
+DIGESTS = several(TEXT, 0, 1000)
+ANY = "*"  # stands for every name
 # A key that ends in "?" may be missing: other versions do not write it. Other keys than these may stand there as well.
-SCHEMA: dict[str, Any] = {
+SCHEMA: Schema = {
     "heads": {
-        "dit_dim": whole(1, 2**16),
-        "taps": several(whole(0, 1023), 1, 64),
-        "kind?": text,
-        "latent_channels?": whole(1, 4096),
-        "width?": whole(1, 2**14),
-        "decoder_widths?": several(whole(1, 2**13), 3, 3),
-        "mixer_blocks?": whole(0, 128),
-        "latent_skip?": truth,
-        "upsampling?": text,
+        "dit_dim": number(1, 2**16),
+        "taps": several(number(0, 1023), 1, 64),
+        "kind?": TEXT,
+        "latent_channels?": number(1, 4096),
+        "width?": number(1, 2**14),
+        "decoder_widths?": several(number(1, 2**13), 3, 3),
+        "mixer_blocks?": number(0, 128),
+        "latent_skip?": TRUTH,
+        "upsampling?": TEXT,
     },
     "statistics": {
-        "log_depth": number(-20, 20),
+        "log_depth": number(-20.0, 20.0),
         "scales": {"motion": SIZE, "motion_all": SIZE, "log_depth": SIZE, "log_depth_gradient": SIZE},
-        "moving_share": number(0, 1),
-        "background_share": number(0, 1),
+        "moving_share": SHARE,
+        "background_share": SHARE,
     },
     "lora": {
-        "rank": whole(*RANGES["lora_rank"]),
-        "target_modules": several(text, 1, 1000),
-        "last_block?": or_none(whole(0, 1023)),
+        "rank": number(*RANGES["lora_rank"]),
+        "target_modules": several(TEXT, 1, 1000),
+        "last_block?": or_null(number(0, 1023)),
     },
     "run": {
-        "stage": whole(1, 2),
-        "frame_stride": text,
-        "motion_units": text,
-        "motion_direction": text,
-        "motion_y_axis": text,
-        "motion_frame_offset": whole(-1, 1),
-        "mixed_precision": text,
-        "dataset_metadata_path": text,
-        **{name if name in NEEDED else f"{name}?": _limits(*limits) for name, limits in RANGES.items()},
+        "stage": number(1, 2),
+        "frame_stride": TEXT,
+        "motion_units": TEXT,
+        "motion_direction": TEXT,
+        "motion_y_axis": TEXT,
+        "motion_frame_offset": number(-1, 1),
+        "mixed_precision": TEXT,
+        "dataset_metadata_path": TEXT,
+        **{name if name in NEEDED else f"{name}?": number(*limits) for name, limits in RANGES.items()},
     },
     "training": {
         "step": COUNT,
         "clips": COUNT,
-        "processes": whole(1, 10**6),
+        "processes": number(1, 10**6),
         "scheduler": {"last_epoch": COUNT, "base_lrs": RATES, "_last_lr": RATES},
-        "wandb_run_id": or_none(text),
-        "best_score": or_none(number(-1e30, 1e30)),
-        "health": {"skipped": COUNT, "in_row": COUNT, "norms": several(number(0, 1e300), 0, 10**6)},
+        "wandb_run_id": or_null(TEXT),
+        "best_score": or_null(number(-1e30, 1e30)),
+        "health": {"skipped": COUNT, "in_row": COUNT, "norms": several(number(0.0, 1e300), 0, 10**6)},
     },
-    "versions": by_name(text),
-    "identity?": {"weights": by_name(DIGESTS), "data": {"rows": text, "scenes": by_name(scene)}},
+    "versions": {ANY: TEXT},
+    "identity?": {
+        "weights": {ANY: DIGESTS},
+        "data": {"rows": TEXT, "scenes": {ANY: {"sample": TEXT, "content": or_null(TEXT)}}},
+    },
 }  # fmt: skip
 
 
-def check_config(config: Mapping[str, Any], files: Collection[str]) -> None:
+def check_config(config: Mapping, files: Collection[str]) -> None:
     """Compares a config.json with what it should be, and the checkpoint's files with what it promises.
 
     Args:
@@ -171,22 +134,21 @@ def check_config(config: Mapping[str, Any], files: Collection[str]) -> None:
         raise ValueError(f"promises no {LORA_FILE}, which the manifest names")
 
 
-def _compare(found: Any, schema: Mapping[str, Any], where: str) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"{where}: found {_shown(found)}, expected an object")
+def _compare(value: object, schema: Schema, where: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: found {_shown(value)}, expected an object")
     for key, rule in schema.items():
-        name = key.removesuffix("?")
-        place = f"{where}.{name}" if where else name
-        if name not in found:
-            if key.endswith("?"):
-                continue
-            raise ValueError(f"{place}: missing")
-        if isinstance(rule, dict):
-            _compare(found[name], rule, place)
-        elif expected := rule(found[name]):
-            raise ValueError(f"{place}: found {_shown(found[name])}, expected {expected}")
+        for name in value if key == ANY else [key.removesuffix("?")]:
+            place = f"{where}.{name}" if where else name
+            if name not in value:
+                if not key.endswith("?"):
+                    raise ValueError(f"{place}: missing")
+            elif isinstance(rule, dict):
+                _compare(value[name], rule, place)
+            elif not rule.holds(value[name]):
+                raise ValueError(f"{place}: found {_shown(value[name])}, expected {rule.expected}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     shown = f"{value!r}"
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
