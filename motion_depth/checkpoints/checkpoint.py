@@ -1,8 +1,7 @@
 """Checkpoint folders that are whole or not there, and reading them back.
 
-A folder holds safetensors files, `config.json`, and `manifest.json` with the size and SHA-256 of every file. It is
-written beside its place under a temporary name, flushed to the disk and then renamed, so a folder that has its name is
-complete. Nothing is ever unpickled. One process at a time writes into an output folder (`occupation.py`).
+A folder holds safetensors files, `config.json`, and `manifest.json` with the size and SHA-256 of every file. Nothing is
+ever unpickled. One process at a time writes into an output folder (`training/ownership.py`).
 """
 
 from __future__ import annotations

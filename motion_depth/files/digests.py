@@ -1,12 +1,4 @@
-"""What things are, by their content: the same on every machine that has a copy, whatever times and places say.
-
-file_digest(path)         a file, all of it
-weights_digest(path)      a file of weights, by its header and a sample of its bytes
-sample_digest(paths, ...) files, by their names and sizes, and the content of some of them
-SceneFiles.read(paths, folder)   a scene's files; digests are kept in `folder`, so what has not changed is not read
-code_digests(...)         functions of this package, whatever their comments
-versions(...)             of installed packages
-"""
+"""What files, weights and code are, by content: the same on every machine that has a copy, whatever times say."""
 
 from __future__ import annotations
 
@@ -20,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 from motion_depth.files.atomic import expect_file, write_whole
 
+T = TypeVar("T")
 DIGEST_BYTES = 16
 CHUNK = 1 << 20  # bytes
 KEPT_BEGINS = re.compile(rb'\["[0-9a-f]{%d}"' % (2 * DIGEST_BYTES))  # a file that `SceneFiles.read` writes
@@ -50,7 +43,7 @@ def file_digest(path: Path, digest: hashlib._Hash | None = None) -> str:
     return digest.hexdigest()
 
 
-def sampled(items: Sequence[Any]) -> list[Any]:
+def sampled(items: Sequence[T]) -> list[T]:
     """Those at SAMPLED_FRAMES of a sequence that is not empty, each once."""
     return [items[place] for place in dict.fromkeys(int(share * len(items)) for share in SAMPLED_FRAMES)]
 
@@ -72,11 +65,9 @@ def sample_digest(paths: Iterable[Path], chosen: Iterable[Path], known: Mapping[
 def weights_digest(path: Path) -> str:
     """Of a file's size, its header, its end and a sample of its bytes; a few milliseconds for a GB.
 
-    Other weights of the same shapes are told apart. A change of single numbers that none of these bytes are is not seen
-    in a safetensors file.
-
     Read are the header of a safetensors file and the beginning of each of its tensors, or else the first CHUNK bytes;
     the last CHUNK bytes, where a .pth archive keeps a checksum of each tensor; and a block in every SAMPLE_EVERY bytes.
+    So other weights are told apart, but not a change of single numbers between those of a safetensors file.
 
     Raises:
         ValueError: it cannot be read.
@@ -124,11 +115,14 @@ class SceneFiles:
     def known(cls, paths: Iterable[Path], folder: Path, name: str) -> SceneFiles | None:
         """What `read` would return, if it would read nothing; else None. Raises ValueError if a file is not there."""
         stamps = {path: stamp(path) for path in paths}
-        digests = _kept(_place(folder, name, stamps), len(stamps))
-        return None if digests is None else cls(stamps, dict(zip(stamps, digests, strict=True)))
+        with contextlib.suppress(OSError, ValueError, TypeError):  # there is no such file, or it is damaged
+            digests = json.loads(_place(folder, name, stamps).read_bytes())
+            if all(len(each) == 2 * DIGEST_BYTES for each in digests):
+                return cls(stamps, dict(zip(stamps, digests, strict=True)))
+        return None
 
     @classmethod
-    def read(cls, paths: Iterable[Path], folder: Path, name: str) -> SceneFiles:
+    def read(cls, paths: Sequence[Path], folder: Path, name: str) -> SceneFiles:
         """Looks at all files, and reads those of a scene of which one has changed or that is new here.
 
         What was read is kept in `folder` under `name` and the stamps. They hold the absolute path and the time of the
@@ -137,15 +131,15 @@ class SceneFiles:
         Raises:
             ValueError: a file cannot be read, or changes while it is.
         """
+        if known := cls.known(paths, folder, name):
+            return known
         stamps = {path: stamp(path) for path in paths}
-        kept = _place(folder, name, stamps)
-        if (digests := _kept(kept, len(stamps))) is None:
-            digests = [file_digest(path) for path in stamps]
-            if changed := [path for path in stamps if stamp(path) != stamps[path]]:
-                raise ValueError(f"{changed[0]}: changed while it was read; start again when the scene is complete")
-            with contextlib.suppress(OSError):  # a folder that is only read from: they are read again next time
-                write_whole(kept, json.dumps(digests))
-        return cls(stamps, dict(zip(stamps, digests, strict=True)))
+        digests = {path: file_digest(path) for path in stamps}
+        if changed := [path for path in stamps if stamp(path) != stamps[path]]:
+            raise ValueError(f"{changed[0]}: changed while it was read; start again when the scene is complete")
+        with contextlib.suppress(OSError):  # a folder that is only read from: they are read again next time
+            write_whole(_place(folder, name, stamps), json.dumps(list(digests.values())))
+        return cls(stamps, digests)
 
     def digest(self, paths: Iterable[Path] | None = None) -> str:
         """Of some files in their order (all of them by default): their folders' names, their own, their content."""
@@ -227,14 +221,3 @@ def scene_file_name(scene: str) -> str:
 def _place(folder: Path, name: str, stamps: Mapping[Path, str]) -> Path:
     now = text_digest("\n".join(f"{os.path.abspath(path)} {stamps[path]}" for path in stamps))
     return folder / f"{name}-{now}.json"
-
-
-def _kept(path: Path, count: int) -> list[str] | None:
-    try:
-        digests = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(digests, list) and all(
-        isinstance(each, str) and len(each) == 2 * DIGEST_BYTES for each in digests
-    )
-    return digests if whole and len(digests) == count else None

@@ -293,6 +293,7 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
         ("model/weights.py", "quiet"),
         ("clips/batch.py", "reduce_item"),
         ("files/atomic.py", "expect_file"),
+        ("processes/ranks.py", "local_world_size"),
     }  # nothing of it stays
     layout = {"data/layouts/isaac_sim.py": ()}  # an entry names the file of its scene's layout
     assert_known(called(make) - elsewhere, cache.CLIP_CODE | layout)
