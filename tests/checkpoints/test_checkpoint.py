@@ -1,15 +1,20 @@
 """Checkpoint folders: whole or not there, verified, rotated, and the optimizer's state in them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import newest_valid, read_folder, rotate, write_checkpoint
+from motion_depth.files import folders
 from motion_depth.training.state import capture, restore
+from tests.support.inprocess import snapshot
 
-TENSORS = {"motion_head.safetensors": {"weight": torch.arange(6.0).reshape(2, 3)}}
+FILE = "motion_head.safetensors"
+TENSORS = {FILE: {"weight": torch.arange(6.0).reshape(2, 3)}}
 
 
 def names(folder) -> list[str]:
@@ -17,21 +22,22 @@ def names(folder) -> list[str]:
 
 
 def test_round_trip(tmp_path):
-    write_checkpoint(tmp_path / "out/step-5", TENSORS, {"format": 1})
+    write_checkpoint(tmp_path / "out/step-5", TENSORS, {"prompt": "\u00e4 <b>"})
     found = read_folder(tmp_path / "out/step-5")
-    assert found.config == {"format": 1}
-    assert torch.equal(found.tensors("motion_head.safetensors")["weight"], TENSORS["motion_head.safetensors"]["weight"])
+    assert found.config == json.loads((tmp_path / "out/step-5/config.json").read_text()) == {"prompt": "\u00e4 <b>"}
+    assert torch.equal(found.tensors(FILE)["weight"], TENSORS[FILE]["weight"])
     assert names(tmp_path / "out") == ["step-5"]
-    assert found.has("motion_head.safetensors")
+    assert found.has(FILE)
     assert not found.has("lora.safetensors")
 
 
 def test_replacing_keeps_the_old_one_until_the_new_one_stands(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(0, "no way")
+
     write_checkpoint(tmp_path / "final", TENSORS, {"run": 1})
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"final: cannot be written \(no way\)"):
-        patch.setattr(
-            "motion_depth.checkpoints.checkpoint.save", lambda *a: (_ for _ in ()).throw(OSError(0, "no way"))
-        )
+        patch.setattr(checkpoint, "save", fail)
         write_checkpoint(tmp_path / "final", TENSORS, {"run": 2})
     assert read_folder(tmp_path / "final").config == {"run": 1}
     assert names(tmp_path) == ["final"]
@@ -40,25 +46,39 @@ def test_replacing_keeps_the_old_one_until_the_new_one_stands(tmp_path, monkeypa
     assert names(tmp_path) == ["final"]
 
 
-def test_damage_is_named(tmp_path):
-    folder = tmp_path / "step-1"
-    write_checkpoint(folder, TENSORS, {})
-    path = folder / "motion_head.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"motion_head.safetensors: \d+ bytes, the manifest says"):
-        read_folder(folder)
-    path.write_bytes(whole[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"motion_head.safetensors: its checksum"):
-        read_folder(folder)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"motion_head.safetensors: missing"):
-        read_folder(folder)
-    (folder / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="not a checkpoint folder"):
-        read_folder(folder)
-    with pytest.raises(ValueError, match="no such checkpoint folder"):
-        read_folder(tmp_path / "nowhere")
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_a_link_in_a_checkpoints_place_leads_to_stays(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+    archive, output = tmp_path / "archive", tmp_path / "out"
+    write_checkpoint(archive, TENSORS, {})
+    before = snapshot(archive)
+    output.mkdir()
+    for name in ("final", "step-1"):
+        (output / name).symlink_to(archive)
+    write_checkpoint(output / "final", TENSORS, {})
+    write_checkpoint(output / "step-2", TENSORS, {})
+    rotate(output, 1, 2)
+    assert snapshot(archive) == before
+    assert not (output / "final").is_symlink()
+    assert names(output) == ["final", "step-1", "step-2"]
+
+
+DAMAGES = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-1]), rf"{FILE}: \d+ bytes, the manifest says"),
+    "changed": (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), f"{FILE}: its checksum"),
+    "missing": (Path.unlink, f"{FILE}: missing"),
+    "no manifest": (lambda path: path.with_name("manifest.json").write_text("{"), "not a checkpoint folder"),
+    "elsewhere": (lambda path: path.parent.rename(path.parents[1] / "moved"), "no such checkpoint folder"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named(tmp_path, damage):
+    write_checkpoint(tmp_path / "step-1", TENSORS, {})
+    DAMAGES[damage][0](tmp_path / "step-1" / FILE)
+    with pytest.raises(ValueError, match=DAMAGES[damage][1]):
+        read_folder(tmp_path / "step-1")
 
 
 def test_the_newest_whole_one_is_found(tmp_path):
@@ -68,8 +88,7 @@ def test_the_newest_whole_one_is_found(tmp_path):
     (tmp_path / ".step-30.1.partial").mkdir()
     step, found, messages = newest_valid(tmp_path)
     assert (step, found.config) == (10, {"step": 10})
-    assert len(messages) == 1
-    assert "step-20" in messages[0]
+    assert ["step-20" in message for message in messages] == [True]
     assert newest_valid(tmp_path / "empty") == (0, None, [])
 
 
@@ -81,11 +100,6 @@ def test_rotation_spares_final_and_best(tmp_path):
     assert names(tmp_path) == ["best", "final", "step-10", "step-100"]
     rotate(tmp_path, 1, 10)  # step-100 was passed over as damaged: it must not push out step-10
     assert names(tmp_path) == ["best", "final", "step-10", "step-100"]
-
-
-def test_config_is_plain_json(tmp_path):
-    write_checkpoint(tmp_path / "final", TENSORS, {"prompt": "\u00e4 <b>"})
-    assert json.loads((tmp_path / "final/config.json").read_text()) == {"prompt": "\u00e4 <b>"}
 
 
 def test_the_optimizer_comes_back_bit_for_bit():

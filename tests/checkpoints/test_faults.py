@@ -17,7 +17,7 @@ import torch
 from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import newest_valid, read_folder, rotate, write_checkpoint
 from motion_depth.files import folders
-from motion_depth.files.folders import MARK, clear_leftovers, leftovers
+from motion_depth.files.folders import MARK, MARK_TEXT, NEW, OLDER, clear_leftovers, leftovers
 
 TENSORS = {"a.safetensors": {"weight": torch.arange(6.0)}, "b.safetensors": {"weight": torch.arange(1e5)}}
 
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Faults:
-    """Lets the n-th call that changes the disk fail; of writes, half of the bytes arrive."""
+    """Lets the n-th call that changes the disk fail; of a write, half of the bytes arrive, or none."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException):
         self.count, self.at, self.error = 0, at, error
@@ -35,55 +35,24 @@ class Faults:
         for name in ("fsync", "rename", "mkdir", *(("unlink", "rmdir") if isinstance(error, Killed) else ())):
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
         monkeypatch.setattr(folders, "_exchange", self.counted(folders._exchange))
-        monkeypatch.setattr(Path, "open", self.opened(Path.open))
-
-    def counted(self, function):
-        def call(*args, **kwargs):
-            self.tick()
-            return function(*args, **kwargs)
-
-        return call
+        monkeypatch.setattr(Path, "write_bytes", self.cut(Path.write_bytes))
 
     def tick(self) -> None:
         self.count += 1
         if self.count == self.at or (self.count > self.at and isinstance(self.error, Killed)):
             raise self.error
 
-    def opened(self, function):
-        def call(path, mode="r", *args, **kwargs):
-            if "w" not in mode:
-                return function(path, mode, *args, **kwargs)
+    def counted(self, function):
+        return lambda *args, **kwargs: (self.tick(), function(*args, **kwargs))[1]
+
+    def cut(self, write_bytes):
+        def write(path: Path, data: bytes) -> None:
             self.tick()
-            file = function(path, mode, *args, **kwargs)
-            return _Writer(file, self)
+            write_bytes(path, data[: len(data) // 2])
+            self.tick()
+            write_bytes(path, data)
 
-        return call
-
-
-class _Writer:
-    def __init__(self, file, faults: Faults):
-        self.file, self.faults = file, faults
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def write(self, data: bytes) -> None:
-        try:
-            self.faults.tick()
-        except BaseException:
-            self.file.write(data[: len(data) // 2])
-            raise
-        self.file.write(data)
-
-    def flush(self) -> None:
-        self.faults.tick()
-        self.file.flush()
-
-    def fileno(self) -> int:
-        return self.file.fileno()
+        return write
 
 
 def save_all(folder: Path, step: int) -> None:
@@ -93,22 +62,16 @@ def save_all(folder: Path, step: int) -> None:
     write_checkpoint(folder / "best", TENSORS, {"step": step})
 
 
-def number_of_calls(folder: Path, error: BaseException) -> int:
-    save_all(folder, 1)
-    with pytest.MonkeyPatch.context() as patch:
-        faults = Faults(patch, 10**9, error)
-        save_all(folder, 2)
-    return faults.count
-
-
 def points(tmp_path: Path, error: BaseException) -> Iterator[tuple[int, Path]]:
     """Every call in turn, with a folder that holds step-1/ and best/."""
-    count = number_of_calls(tmp_path / "count", error)
-    assert count > 30
-    for at in range(1, count + 1):
-        folder = tmp_path / str(at)
-        save_all(folder, 1)
-        yield at, folder
+    save_all(tmp_path / "count", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        faults = Faults(patch, 10**9, error)
+        save_all(tmp_path / "count", 2)
+    assert faults.count > 30
+    for at in range(1, faults.count + 1):
+        save_all(tmp_path / str(at), 1)
+        yield at, tmp_path / str(at)
 
 
 def expect_whole(folder: Path) -> None:
@@ -120,8 +83,11 @@ def expect_whole(folder: Path) -> None:
         read_folder(path)
 
 
+@pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_an_error_at_any_call_leaves_what_was_there_and_no_rest(tmp_path, number):
+def test_an_error_at_any_call_leaves_what_was_there_and_no_rest(tmp_path, number, exchange, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr(folders, "_exchange", lambda *_: False)
     for at, folder in points(tmp_path, OSError()):
         with pytest.MonkeyPatch.context() as patch:
             Faults(patch, at, OSError(number, os.strerror(number)))
@@ -138,8 +104,7 @@ def test_a_kill_at_any_call_leaves_what_was_there(tmp_path, exchange, monkeypatc
     """Also where the file system cannot exchange two folders; the next start then mends what the kill left."""
     if not exchange:
         monkeypatch.setattr(folders, "_exchange", lambda *_: False)
-    for _, folder in points(tmp_path, Killed()):
-        at = int(folder.name)
+    for at, folder in points(tmp_path, Killed()):
         with pytest.MonkeyPatch.context() as patch:
             Faults(patch, at, Killed())
             with pytest.raises(Killed):
@@ -152,14 +117,26 @@ def test_a_kill_at_any_call_leaves_what_was_there(tmp_path, exchange, monkeypatc
         assert not list(folder.rglob(MARK)), at
 
 
-NOT_OURS = (".thesis.1.partial", ".photos.2024.older", ".step-2.0123abcd.partial", ".best.0123abcd.older",
-            ".step-1.0123abcd.gone")  # fmt: skip
+def test_a_folder_that_was_giving_way_is_put_back_in_a_line_and_never_in_the_place_of_another(tmp_path):
+    save_all(tmp_path, 1)
+    working = tmp_path / ".best.01234567.partial"
+    (working / NEW).mkdir(parents=True)
+    (working / MARK).write_bytes(MARK_TEXT)
+    (tmp_path / "best").rename(working / OLDER)
+    assert clear_leftovers(tmp_path) == [f"{tmp_path / 'best'}: put back; the process that was replacing it was killed"]
+    expect_whole(tmp_path)
+    shutil.copytree(tmp_path / "best", working / OLDER)
+    (working / MARK).write_bytes(MARK_TEXT)
+    (tmp_path / "best/config.json").write_text("{}")
+    assert clear_leftovers(tmp_path) == []
+    assert (tmp_path / "best/config.json").read_text() == "{}"
+    assert not working.exists()
 
 
-@pytest.mark.parametrize("inside", ["chapter.txt", "step-1/config.json", MARK])
+@pytest.mark.parametrize("inside", ["chapter.txt", "older/config.json", MARK])
 def test_a_persons_folders_are_left_alone_whatever_their_names(tmp_path, inside):
     """Also one that looks like ours in every letter, holds a copy of a checkpoint, or a file with the mark's name."""
-    for name in NOT_OURS:
+    for name in (".thesis.1.partial", ".photos.2024.older", ".step-2.0123abcd.partial", ".best.0123abcd.partial"):
         (tmp_path / name / inside).parent.mkdir(parents=True)
         (tmp_path / name / inside).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
@@ -171,20 +148,11 @@ def test_a_persons_folders_are_left_alone_whatever_their_names(tmp_path, inside)
     assert set(before) <= set(tmp_path.rglob("*"))
 
 
-def test_a_copy_of_a_checkpoint_under_a_hidden_name_is_not_ours(tmp_path):
-    save_all(tmp_path, 1)
-    shutil.copytree(tmp_path / "best", tmp_path / ".best.01234567.older")
-    (tmp_path / "best").rename(tmp_path / "moved")
-    assert clear_leftovers(tmp_path) == []
-    assert read_folder(tmp_path / ".best.01234567.older").config == {"step": 1}
-    assert not (tmp_path / "best").exists()
-
-
 @pytest.mark.parametrize(
     ("number", "message"), [(errno.ENOSPC, "no room for the checkpoint step-1/, which takes"), (errno.EIO, "cannot be")]
 )
 def test_an_error_while_writing_is_one_sentence(tmp_path, number, message, monkeypatch):
-    Faults(monkeypatch, 4, OSError(number, os.strerror(number)))
+    Faults(monkeypatch, 5, OSError(number, os.strerror(number)))
     with pytest.raises(ValueError, match=message):
         save_all(tmp_path, 1)
     assert list(tmp_path.iterdir()) == []
@@ -195,9 +163,8 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written(tmp_path, monkeypa
     save_all(tmp_path, 1)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(
-        ValueError, match=r"no room for the checkpoint step-2/, which takes 0\.5 MB \(0\.0 MB are free\)"
-    ):
+    message = r"no room for the checkpoint step-2/, which takes 0\.5 MB \(0\.0 MB are free\)"
+    with pytest.raises(ValueError, match=message):
         write_checkpoint(tmp_path / "step-2", TENSORS, {})
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -232,9 +199,8 @@ def test_a_small_file_system_that_fills_up(tmp_path):
             patch.setattr(checkpoint, "require_space", lambda *_: None)  # the disk fills up after the look at it
             for step in (2, 3):
                 write_checkpoint(tmp_path / f"step-{step}", TENSORS, {"step": step})
-        with pytest.raises(
-            ValueError, match=r"no room for the checkpoint step-4/, which takes 0\.5 MB \(0\.2 MB are free"
-        ):
+        message = r"no room for the checkpoint step-4/, which takes 0\.5 MB \(0\.2 MB are free"
+        with pytest.raises(ValueError, match=message):
             write_checkpoint(tmp_path / "step-4", TENSORS, {"step": 4})
         assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-2"]
         assert newest_valid(tmp_path)[0] == 2
