@@ -28,15 +28,8 @@ from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from transformers import get_scheduler
 
-from motion_depth.checkpoints.assemble import (
-    LoraConfig,
-    build_heads,
-    load_heads,
-    read_head_config,
-    read_lora_config,
-    read_statistics,
-)
 from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from motion_depth.checkpoints.models import LoraShape, load_heads, read_head_config, read_lora_config, read_statistics
 from motion_depth.checkpoints.provenance import data_identity, identify
 from motion_depth.checkpoints.schema import LORA_FILE
 from motion_depth.clips.batch import Batch, reduce_item
@@ -48,7 +41,7 @@ from motion_depth.clips.dataset import (
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.latents import WAN22
 from motion_depth.model.compiling import compile_counts, compile_parts
-from motion_depth.model.heads import HEAD_SIZES, HeadConfig, parse_taps, tap_blocks
+from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, parse_taps, tap_blocks
 from motion_depth.model.lora import add_lora, load_lora
 from motion_depth.model.sharding import move_whole, prepare_sharded, take_request
 from motion_depth.model.wan import CHECKPOINTING, MotionDepthModel
@@ -56,8 +49,9 @@ from motion_depth.model.weights import WanFiles, check_lora_targets, check_weigh
 from motion_depth.processes.devices import check_processes, count_gpus
 from motion_depth.processes.exits import NotFiniteError, leave, rank, run_to_the_end, say, world_size
 from motion_depth.processes.signals import Stopped, Stopping
-from motion_depth.readouts.losses import head_losses
-from motion_depth.readouts.statistics import Statistics
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.losses import head_losses, total_loss
+from motion_depth.readouts.readout import Statistics
 from motion_depth.settings import check_settings, plain, to_int, warmup_remark
 from motion_depth.training.health import Health, gradient_size
 from motion_depth.training.loader import BatchLoader, rank_positions
@@ -123,8 +117,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lora_rank", type=int, default=32, help="stage 2: rank of the LoRA")
     add("--lora_target_modules", default="q,k,v,o,ffn.0,ffn.2", help="stage 2: linear layers of the DiT that get LoRA")
     # losses
-    add("--motion_loss_weight", type=float, default=1.0, help="weight of the motion loss; 0: off")
-    add("--depth_loss_weight", type=float, default=1.0, help="weight of the depth loss; 0: off")
+    for name, readout in READOUTS.items():
+        add(f"--{name}_loss_weight", type=float, default=readout.loss_weight, help=f"weight of the {name} loss; 0: off")
     add("--flow_loss_weight", type=float, default=1.0, help="stage 2: weight of the flow-matching loss; 0: off")
     add("--motion_balance", type=int, choices=(0, 1), default=1, help="1: moving and static pixels weigh equal. 0: off")
     add("--loss_frames", type=int, default=0, help="frames of a clip that a step decodes and compares; 0: all of them")
@@ -208,14 +202,14 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict], start: Chec
 
 
 def build_model(
-    args: argparse.Namespace, dit: WanModel, statistics: Statistics, config: HeadConfig, lora: LoraConfig | None,
+    args: argparse.Namespace, dit: WanModel, statistics: Statistics, config: HeadConfig, lora: LoraShape | None,
     start: Checkpoint | None,
 ) -> MotionDepthModel:  # fmt: skip
     """Puts together what this stage trains."""
     set_seed(args.seed)  # new weights are the same on every process and in every run
-    heads = load_heads(start, dit.dim, len(dit.blocks)) if start else build_heads(config, statistics)
-    heads.motion.requires_grad_(args.motion_loss_weight > 0)
-    heads.depth.requires_grad_(args.depth_loss_weight > 0)
+    heads = load_heads(start, dit.dim, len(dit.blocks)) if start else MotionDepthHeads(config, statistics)
+    for name, head in heads.items():
+        head.requires_grad_(getattr(args, f"{name}_loss_weight") > 0)
     if lora is not None:
         add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
         if start is not None and (before := read_lora_config(start)):
@@ -226,7 +220,7 @@ def build_model(
         name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
     ]
     if args.compile:
-        compile_parts(dit.blocks, [heads.motion, heads.depth])
+        compile_parts(dit.blocks, heads.values())
     return model
 
 
@@ -237,11 +231,11 @@ def step_losses(
     with_flow = args.stage == 2 and args.flow_loss_weight > 0
     predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow, batch.frames)
     losses = head_losses(predictions, batch.targets, statistics.scales, bool(args.motion_balance))
-    total = args.motion_loss_weight * losses["motion_loss"] + args.depth_loss_weight * losses["depth_loss"]
+    weights = {name: getattr(args, f"{name}_loss_weight") for name in READOUTS}
     if with_flow:
         losses["flow_loss"] = predictions["flow_loss"]
-        total = total + args.flow_loss_weight * losses["flow_loss"]
-    return {"loss": total, **losses}
+        weights["flow"] = args.flow_loss_weight
+    return {"loss": total_loss(losses, weights), **losses}
 
 
 def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) -> None:
@@ -297,7 +291,7 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
     last_block = None if args.flow_loss_weight else max(config.taps)  # behind it nothing but the flow loss trains
     targets = tuple(args.lora_target_modules.split(","))
-    lora = LoraConfig(args.lora_rank, targets, last_block) if args.stage == 2 else None
+    lora = LoraShape(args.lora_rank, targets, last_block) if args.stage == 2 else None
     model = build_model(args, dit, statistics, config, lora, source)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
     optimizer = build_optimizer(model, args.learning_rate, args.lora_learning_rate, args.weight_decay)

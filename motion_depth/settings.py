@@ -94,9 +94,11 @@ def check_settings(args: Any) -> None:
     for name, (lowest, highest) in RANGES.items():
         if not lowest <= getattr(args, name) <= highest:
             raise ValueError(f"--{name} {getattr(args, name)}: expected {lowest:,} to {highest:,}")
-    weights = [args.motion_loss_weight, args.depth_loss_weight, args.flow_loss_weight if args.stage == 2 else 0]
-    if not any(weights):
-        raise ValueError("--motion_loss_weight, --depth_loss_weight, --flow_loss_weight: all are 0, nothing trains")
+    weights = {name: value for name, value in vars(args).items() if name.endswith("_loss_weight")}
+    if wrong := [name for name, value in weights.items() if not 0 <= value <= 1e6]:
+        raise ValueError(f"--{wrong[0]} {weights[wrong[0]]}: expected 0 to 1e6")
+    if not any(value for name, value in weights.items() if args.stage == 2 or name != "flow_loss_weight"):
+        raise ValueError(f"{', '.join(f'--{name}' for name in weights)}: all are 0, nothing trains")
     if args.cache_only and args.cache_path is None:
         raise ValueError("--cache_only needs --cache_path, the folder to fill")
     if not 0 <= args.loss_frames <= args.num_frames:

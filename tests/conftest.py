@@ -12,6 +12,7 @@ from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, t
 from motion_depth.model.weights import WanFiles, check_weights
 from motion_depth.pictures.media import read_picture
 from tests.no_kernels import NoKernels
+from tests.support.quantities import statistics_of
 from tests.support.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
 from tests.support.tool_runs import SIZE, make_checkpoint
 
@@ -127,7 +128,7 @@ def small_heads(small_dit) -> MotionDepthHeads:
     """Small dense heads for `small_dit`."""
     torch.manual_seed(1)
     config = HeadConfig(small_dit.dim, tap_blocks(len(small_dit.blocks), (0.33, 0.67)), **HEAD_SIZES["small"])
-    return MotionDepthHeads(config, motion_scale=2.0, log_depth=1.5, log_depth_scale=0.5)
+    return MotionDepthHeads(config, statistics_of(2.0, 1.5, 0.5))
 
 
 @pytest.fixture(scope="session")

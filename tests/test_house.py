@@ -14,8 +14,8 @@ TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
 # The package in the order in which its parts may build on each other: each imports only from those before it.
 ORDER = [
-    *("progress", "latents", "settings", "files", "processes", "tiny", "data", "readouts", "clips", "model", "cache"),
-    *("checkpoints", "pictures", "doctor", "evaluation", "training", "generation"),
+    *("progress", "latents", "settings", "files", "processes", "tiny", "data", "pictures"),
+    *("readouts", "clips", "model", "cache", "checkpoints", "doctor", "evaluation", "training", "generation"),
 ]
 
 

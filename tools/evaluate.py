@@ -25,8 +25,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.checkpoints.assemble import load_model
-from motion_depth.clips.batch import Sample, reduce_item
+from motion_depth.checkpoints.models import load_model
+from motion_depth.clips.batch import Sample, clip_targets, reduce_item
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.clips.dataset import read_metadata
 from motion_depth.evaluation.report import write_report
@@ -42,21 +42,22 @@ from motion_depth.evaluation.scores import (
 )
 from motion_depth.files.atomic import write_json, write_whole
 from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
-from motion_depth.pictures.colours import Maps
 from motion_depth.pictures.media import write_png
-from motion_depth.pictures.panels import spread_frames, strip, truth_and_prediction_rows
+from motion_depth.pictures.panels import spread_frames, strip
 from motion_depth.progress import ProgressBar
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.rows import truth_and_prediction_rows
 from motion_depth.training.loader import encode
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,
+    baseline_maps,
     check_model,
     check_scenes,
     clip_operator,
     clip_settings,
     describe,
     find_weights,
-    mean_depth,
     read_run,
 )
 
@@ -108,7 +109,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     total = sum(min(args.windows_per_scene, operator.num_windows(row["video"])) for row in rows)
     files = find_weights(args)
     check_model(args, checkpoint, files)
-    depth_baseline = mean_depth(checkpoint, operator.height, operator.width).to(args.device)
+    maps = baseline_maps(checkpoint, operator.height, operator.width)
 
     contexts = encode_prompts(files, [row["prompt"] for row in rows], dtype, args.device)
     pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
@@ -122,7 +123,7 @@ def evaluate(args: argparse.Namespace) -> dict:
             with torch.autocast(torch.device(args.device).type, dtype=dtype, enabled=dtype == torch.bfloat16):
                 predictions = predict(model, batch)
             keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
-            scores.append(score_frames(predictions, batch.targets, depth_baseline, keys))
+            scores.append(score_frames(predictions, batch.targets, maps, keys))
             if sample.position < args.pictures and sigma in (min(args.noise_levels), max(args.noise_levels)):
                 pictures.append(save_picture(args.output, clip, predictions, sample, sigma))
     return write_results(args, scores, pictures, {"settings": settings, "check": recorded})
@@ -132,9 +133,8 @@ def save_picture(
     folder: Path, clip: MotionDepthClip, predictions: dict[str, Tensor], sample: Sample, sigma: float
 ) -> Path:
     """A strip of one clip at one noise level, true and predicted."""
-    truth = Maps(clip.motion, clip.depth, clip.motion_valid, clip.depth_valid)
-    prediction = Maps(predictions["motion"][0], predictions["log_depth"][0].exp())
-    rows = truth_and_prediction_rows(clip.frames, truth, prediction)
+    of_clip = {name: value[0] for name, value in predictions.items()}
+    rows = truth_and_prediction_rows(clip.frames, clip_targets(clip), of_clip)
     title = f"{sample.scene}, noise {sigma_name(sigma)}: {sample.prompt}"
     picture = strip(rows, spread_frames(len(clip.frames)), clip.frame_ids.tolist(), title)
     path = folder / "pictures" / f"clip_{sample.position:04d}_noise_{sigma_name(sigma)}.png"
@@ -169,11 +169,16 @@ def main() -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print("noise   AbsRel (mean depth)   moving EPE (no motion)   EPE (no motion)")
+    titles = {
+        metric: f"{label} ({readout.baselines['baseline']})"
+        for readout in READOUTS.values()
+        for metric, label in readout.headline.items()
+    }
+    print("  ".join(["noise", *(f"{title:<22}" for title in titles.values())]))
     for sigma, found in results["overall"].items():
-        pairs = [(found[name], found[f"{name}_baseline"]) for name in ("abs_rel", "moving_epe", "epe")]
+        pairs = [(found[name], found[f"{name}_baseline"]) for name in titles]
         texts = [f"{a:.3f} ({b:.3f})" if a is not None and b is not None else "nothing to measure" for a, b in pairs]
-        print(f"{sigma:<7} {texts[0]:<21} {texts[1]:<24} {texts[2]}")
+        print("  ".join([f"{sigma:<5}", *(f"{text:<22}" for text in texts)]))
     print(f"report: {args.output / 'report.html'}")
     if found := not_finite(results["overall"]):
         message = f"{len(found)} metrics are not finite, the first is {found[0]}: the heads predict inf or NaN"

@@ -29,8 +29,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from motion_depth.checkpoints.assemble import load_model
 from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.checkpoints.models import load_model
 from motion_depth.generation.inputs import Job, csv_jobs, picture_job, scene_job, video_job
 from motion_depth.generation.outputs import Shown, export, measure, summary, write_result, write_run
 from motion_depth.generation.sample import Reading, generate, load_fused, prepared_prompts, read_latents
@@ -41,12 +41,12 @@ from motion_depth.progress import ProgressBar
 from tools.model_flags import (
     add_clip_flags,
     add_model_flags,
+    baseline_maps,
     check_model,
     check_scenes,
     clip_operator,
     clip_settings,
     find_weights,
-    mean_depth,
     read_run,
 )
 
@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
     jobs, data = find_jobs(args, checkpoint)
     files = find_weights(args)
     check_model(args, checkpoint, files)
-    depth_baseline = mean_depth(checkpoint, args.height, args.width)
+    maps = baseline_maps(checkpoint, args.height, args.width)
 
     contexts = encode_prompts(files, [*(job.prompt for job in jobs), args.negative_prompt], dtype, args.device)
     pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
     for job in ProgressBar(jobs, unit="video", disable=len(jobs) == 1):
         with prepared_prompts(pipe, contexts):
             shown = show(args, job, model, encoder)
-        measured = measure(shown, depth_baseline)
+        measured = measure(shown, maps)
         folder = args.output / job.name
         write_result(folder, shown, job.prompt, args.fps)
         for note in export(folder, shown, args.export, args.export_frames, args.fov):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate as resize
 
-from motion_depth.checkpoints.assemble import read_head_config, read_statistics
 from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from motion_depth.checkpoints.models import read_head_config, read_statistics
 from motion_depth.checkpoints.provenance import require_same_weights
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
 from motion_depth.data.findings import errors, raise_errors
@@ -156,6 +156,7 @@ def describe(data: dict) -> str:
     )
 
 
-def mean_depth(checkpoint: Checkpoint, height: int, width: int) -> Tensor:
-    """The training set's mean depth (h, w), the baseline, in another size than that of training if need be."""
-    return resize(read_statistics(checkpoint).mean_depth[None, None], (height, width))[0, 0]
+def baseline_maps(checkpoint: Checkpoint, height: int, width: int) -> dict[str, Tensor]:
+    """The maps (h, w) of the training set's statistics, in another size than that of training if need be."""
+    maps = read_statistics(checkpoint).maps
+    return {name: resize(values[None, None], (height, width))[0, 0] for name, values in maps.items()}

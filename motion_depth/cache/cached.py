@@ -38,13 +38,13 @@ from motion_depth.clips.dataset import (
 from motion_depth.data.scene import DEPTH, MOTION, RGB, Scene
 from motion_depth.files.digests import SceneFiles, code_digests, scene_file_name, text_digest, versions
 from motion_depth.progress import ProgressBar
-from motion_depth.readouts.losses import Targets
+from motion_depth.readouts.targets import Targets
 
 FORMAT = 3  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
 # What turns files into frames and targets, and frames and prompts into latents and contexts; () is all of a file.
 CLIP_CODE = {
-    "clips/batch.py": ("pack_targets",),
+    "clips/batch.py": ("clip_targets", "pack_targets"),
     "clips/clip.py": (),
     "data/arrays.py": (),
     "data/scene.py": (),
@@ -54,6 +54,7 @@ CLIP_CODE = {
     "data/resizing.py": (),
     "data/resting.py": (),
     "data/sampling.py": (),
+    "readouts/targets.py": (),
     "tiny/vae.py": (),
     "model/wan.py": ("ClipEncoder",),
 }

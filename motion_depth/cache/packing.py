@@ -10,6 +10,7 @@ Axes: t frame, h w pixel.
 
 from __future__ import annotations
 
+import math
 import zlib
 from itertools import pairwise
 
@@ -17,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motion_depth.readouts.losses import Targets
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.targets import Target, Targets
 
 LEVEL = 6  # of zlib
-MAPS, MASKS = ("motion", "depth"), ("motion_valid", "depth_valid")
 
 
 def pack_maps(targets: Targets) -> dict[str, Tensor]:
-    """Unbatched targets of one clip, maps in float16, to uint8 tensors (bytes,) by the names of `Targets`."""
-    packed = {name: _compress(_to_bytes(getattr(targets, name))) for name in MAPS}
-    return packed | {name: _compress(np.packbits(getattr(targets, name).numpy())) for name in MASKS}
+    """Unbatched targets of one clip, maps in float16, to uint8 tensors (bytes,): each `<name>` and `<name>_valid`."""
+    packed = {name: _compress(_to_bytes(target.map)) for name, target in targets.items()}
+    return packed | {f"{name}_valid": _compress(np.packbits(each.valid.numpy())) for name, each in targets.items()}
 
 
 def unpack_maps(packed: dict[str, Tensor], shape: tuple[int, int, int]) -> Targets:
@@ -38,13 +39,15 @@ def unpack_maps(packed: dict[str, Tensor], shape: tuple[int, int, int]) -> Targe
     Raises:
         ValueError: the bytes are damaged, or those of another shape.
     """
+    return Targets({name: Target(*_unpack(packed, name, shape)) for name in READOUTS})
+
+
+def _unpack(packed: dict[str, Tensor], name: str, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     t, h, w = shape
-    return Targets(
-        motion=_from_bytes(_decompress(packed["motion"], 4 * t * h * w), (t, 2, h, w)),
-        motion_valid=_mask(packed["motion_valid"], shape),
-        depth=_from_bytes(_decompress(packed["depth"], 2 * t * h * w), shape),
-        depth_valid=_mask(packed["depth_valid"], shape),
-    )
+    of_map = (t, *READOUTS[name].map_channels, h, w)
+    values = _from_bytes(_decompress(packed[name], 2 * math.prod(of_map)), of_map)
+    bits = np.unpackbits(_decompress(packed[f"{name}_valid"], (t * h * w + 7) // 8), count=t * h * w)
+    return values, torch.from_numpy(bits.view(np.bool_).reshape(shape))
 
 
 def _to_bytes(maps: Tensor) -> np.ndarray:
@@ -65,12 +68,6 @@ def _from_bytes(planes: np.ndarray, shape: tuple[int, ...]) -> Tensor:
     for before, frame in pairwise(bits):
         frame += before
     return torch.from_numpy(bits.view(np.float16))
-
-
-def _mask(packed: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    pixels = shape[0] * shape[1] * shape[2]
-    bits = np.unpackbits(_decompress(packed, (pixels + 7) // 8), count=pixels)
-    return torch.from_numpy(bits.view(np.bool_).reshape(shape))
 
 
 def _compress(data: np.ndarray) -> Tensor:

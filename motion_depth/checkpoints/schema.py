@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Union
 
 from motion_depth.model.heads import HeadConfig
+from motion_depth.readouts import READOUTS
 from motion_depth.settings import RANGES
 
 FORMAT = 2
-MOTION_FILE, DEPTH_FILE, LORA_FILE = "motion_head.safetensors", "depth_head.safetensors", "lora.safetensors"
-STATISTICS_FILE = "statistics.safetensors"
+LORA_FILE, STATISTICS_FILE = "lora.safetensors", "statistics.safetensors"
 SHOWN = 60  # letters of a wrong value
 
 
@@ -25,6 +25,11 @@ class Rule(NamedTuple):
 
 
 Schema = dict[str, Union[Rule, "Schema"]]
+
+
+def head_file(name: str) -> str:
+    """Of the head of a quantity."""
+    return f"{name}_head.safetensors"
 
 
 def number(lowest: float, highest: float) -> Rule:
@@ -50,7 +55,6 @@ TEXT = Rule(lambda value: isinstance(value, str), "a text")
 TRUTH = Rule(lambda value: isinstance(value, bool), "true or false")
 COUNT = number(0, 10**15)
 SIZE = number(1e-9, 1e9)  # of what losses are divided by
-SHARE = number(0.0, 1.0)
 RATES = several(number(0.0, 10.0), 0, 16)
 DIGESTS = several(TEXT, 0, 1000)
 ANY = "*"  # stands for every name
@@ -68,10 +72,8 @@ SCHEMA: Schema = {
         "upsampling?": TEXT,
     },
     "statistics": {
-        "log_depth": number(-20.0, 20.0),
-        "scales": {"motion": SIZE, "motion_all": SIZE, "log_depth": SIZE, "log_depth_gradient": SIZE},
-        "moving_share": SHARE,
-        "background_share": SHARE,
+        **{name: number(*limits) for readout in READOUTS.values() for name, limits in readout.numbers.items()},
+        "scales": {name: SIZE for readout in READOUTS.values() for name in readout.scales},
     },
     "lora": {
         "rank": number(*RANGES["lora_rank"]),
@@ -127,7 +129,7 @@ def check_config(config: Mapping, files: Collection[str]) -> None:
         HeadConfig(**config["heads"])
     except ValueError as error:
         raise ValueError(f"heads: {error}") from None
-    promised = [MOTION_FILE, DEPTH_FILE, STATISTICS_FILE, *([LORA_FILE] if stage == 2 else [])]
+    promised = [*map(head_file, READOUTS), STATISTICS_FILE, *([LORA_FILE] if stage == 2 else [])]
     if missing := [name for name in promised if name not in files]:
         raise ValueError(f"promises {', '.join(missing)}, which the manifest does not name")
     if stage == 1 and LORA_FILE in files:

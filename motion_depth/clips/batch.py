@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motion_depth.clips.dataset import MotionDepthClip
 from motion_depth.clips.noise import NoiseMixture, clip_frames, clip_noise, clip_sigma
-from motion_depth.readouts.losses import Targets
+from motion_depth.readouts.targets import Target, Targets
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Sample:
     Attributes:
         position: place in the training sequence.
         scene, window, prompt: as in the CSV, and which of the scene's windows.
-        targets: unbatched, (t, 2, h, w) and (t, h, w), float16 and bool.
+        targets: unbatched, maps in float16.
         frames: (t, h, w, 3) uint8, or None once encoded.
         latents, first, context: (c, f, h/16, w/16), (c, 1, h/16, w/16), (l, c) trimmed to the prompt's tokens, or None.
     """
@@ -46,7 +46,12 @@ class Sample:
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
     """A clip's targets in float16, unbatched; a compact clip's are there already."""
-    return Targets(clip.motion.half(), clip.motion_valid, clip.depth.half(), clip.depth_valid)
+    return clip_targets(clip).to("cpu", torch.float16)
+
+
+def clip_targets(clip: MotionDepthClip) -> Targets:
+    """A clip's targets, unbatched, as they are."""
+    return Targets(motion=Target(clip.motion, clip.motion_valid), depth=Target(clip.depth, clip.depth_valid))
 
 
 def reduce_item(item: dict) -> Sample:
@@ -63,7 +68,7 @@ class Batch:
         latents, noise: (b, c, f, h/16, w/16). first: (b, c, 1, h/16, w/16). context: (b, 512, c). sigma: (b,) float32.
         targets: float32 and bool, of the frames that are decoded.
         frames: (b, n) those frames, or None for all.
-        positions, scenes: of each clip, for the log.
+        positions: of each clip, for the log.
     """
 
     latents: Tensor
@@ -73,18 +78,7 @@ class Batch:
     sigma: Tensor
     targets: Targets
     positions: list[int]
-    scenes: list[str]
     frames: Tensor | None = None
-
-
-def stack_targets(targets: Sequence[Targets]) -> Targets:
-    """Unbatched targets to a batch of them."""
-    return Targets(
-        *(
-            torch.stack([getattr(each, name) for each in targets])
-            for name in ("motion", "motion_valid", "depth", "depth_valid")
-        )
-    )
 
 
 def make_batch(
@@ -105,10 +99,10 @@ def make_batch(
     latents = _stack([sample.latents for sample in samples], device, dtype)
     noise = torch.stack([clip_noise(tuple(latents.shape[1:]), seed, sample.position) for sample in samples])
     sigma = torch.tensor([clip_sigma(mixture, seed, sample.position) for sample in samples], dtype=torch.float32)
-    targets = stack_targets([sample.targets.to(device, sample.targets.motion.dtype) for sample in samples])
+    targets = Targets.stack([sample.targets.to(device, None) for sample in samples])
     frames = None
     if loss_frames:
-        total = targets.depth.shape[1]
+        total = next(targets.tensors()).shape[1]
         chosen = [clip_frames(loss_frames, total, seed, sample.position) for sample in samples]
         frames = _move(torch.stack(chosen), device)
         targets = targets.take(frames)
@@ -120,7 +114,6 @@ def make_batch(
         sigma=_move(sigma, device),
         targets=targets.to(device),
         positions=[sample.position for sample in samples],
-        scenes=[sample.scene for sample in samples],
         frames=frames,
     )
 

@@ -16,6 +16,7 @@ Units = Literal["pixels", "normalized", "ndc"]
 Direction = Literal["backward", "forward"]
 YAxis = Literal["down", "up"]
 FrameOffset = Literal[0, 1, -1]
+MOVING_PIXELS = 0.5  # a pixel moves if its motion is longer than this, in pixels of its picture or clip
 
 
 @dataclass(frozen=True)

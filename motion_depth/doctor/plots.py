@@ -20,7 +20,8 @@ from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES, PER_OFFSET
 from motion_depth.doctor.summary import StrideSummary
 from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
-from motion_depth.pictures.colours import colour_depth, colour_motion
+from motion_depth.readouts.depth import DepthScale
+from motion_depth.readouts.motion import MotionScale
 
 INK, GOOD, OTHER, GRID = "#1f2937", "#0f766e", "#cbd5e1", "#e5e7eb"
 LOWEST = -0.5  # explained shares below are cut off: how bad a wrong reading is does not matter
@@ -112,8 +113,8 @@ def thumbnail(measure: SceneMeasure, convention: MotionConvention) -> str:
     known = depth[depth > 0]
     near, far = (float(v) for v in known.quantile(torch.tensor([0.02, 0.98]))) if len(known) else (1.0, 2.0)
     fastest = max(float(torch.hypot(*flow).max()), 1.0)
-    maps = [small.rgb, colour_motion(flow[None], fastest, valid[None])[0]]
-    maps.append(colour_depth(depth[None], near, max(far, near * 1.01), (depth > 0)[None])[0])
+    maps = [small.rgb, MotionScale(fastest).colour(flow[None], valid[None])[0]]
+    maps.append(DepthScale(near, max(far, near * 1.01)).colour(depth[None], (depth > 0)[None])[0])
     gap = np.full((len(small.rgb), GAP, 3), GAP_GREY, np.uint8)
     return _jpeg(np.concatenate([maps[0], gap, maps[1], gap, maps[2]], axis=1))
 

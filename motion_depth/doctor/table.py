@@ -7,6 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.data.motion import MotionConvention, Units
 from motion_depth.data.resting import camera_rests
 from motion_depth.data.scene import is_there
@@ -16,7 +17,6 @@ from motion_depth.doctor.photometry import NOISE
 GRID_PIXELS = 10_000  # of a frame
 CHANGED_LEVELS = 8  # a pixel of a picture has changed if one of its colours has by more than this
 CHANGED_DEPTH = 0.01  # as a share of the distance
-MOVING_PIXELS = 0.5  # a pixel moves if its vector is longer than this, in pixels a frame
 # Speeds are counted in bins of equal ratio, OCTAVE to the factor two, from SLOWEST on; bin 0 holds what is slower.
 SLOWEST, OCTAVE = 2.0**-12, 8
 SPEED_BINS = 28 * OCTAVE + 1

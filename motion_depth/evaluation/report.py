@@ -5,23 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from motion_depth.files.atomic import write_whole
-
-PLOTS = {  # metric -> (title, baselines that are drawn beside it)
-    "moving_epe": ("Motion of moving pixels: end-point error, px", ("baseline", "constant_velocity")),
-    "abs_rel": ("Depth: mean relative error", ("baseline",)),
-}
-COLUMNS = [
-    *("abs_rel", "abs_rel_baseline", "delta1", "rmse", "silog", "background_iou", "temporal_consistency"),
-    *("epe", "epe_baseline", "moving_epe", "moving_epe_baseline", "moving_epe_constant_velocity", "outlier_1px"),
-]
-BASELINES = {"baseline": "trivial (mean depth, no motion)", "constant_velocity": "motion of the frame before"}
+from motion_depth.readouts import READOUTS, Readout
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
@@ -34,7 +27,7 @@ img { max-width: 100%; margin: .5rem 0 } h2 { margin-top: 2.5rem } .scroll { ove
 <h1>Evaluation</h1><p>{{ title }}</p>
 <p>{{ data }}</p>
 <p>Noise 0.02: the model sees the video. Noise 1.0: it sees the first frame and the prompt only, so what the heads
-say is a forecast. Depth errors are in metres without alignment, motion in pixels of the clip, both at full
+say is a forecast. Depth errors are in metres without alignment, motion in pixels of the clip, all at full
 resolution.</p>
 <h2>What the model knows</h2>
 {% for image in plots %}<img alt="" src="data:image/png;base64,{{ image }}">{% endfor %}
@@ -54,7 +47,7 @@ def write_report(path: Path, results: dict, pictures: list[Path], title: str, da
     """Writes the page.
 
     Args:
-        results: of `evaluation.summarise`.
+        results: of `scores.summarise`.
         pictures: PNG files that are put into the page.
         title: which checkpoint on which data; escaped, as all names are.
         data: what the clips are like and how their files were read.
@@ -62,6 +55,7 @@ def write_report(path: Path, results: dict, pictures: list[Path], title: str, da
     environment = Environment(autoescape=True)
     table = environment.from_string(TABLE)
     levels = list(results["overall"])
+    columns = [name for readout in READOUTS.values() for name in readout.columns]
     page = environment.from_string(PAGE).render(
         title=title,
         data=data,
@@ -72,41 +66,53 @@ def write_report(path: Path, results: dict, pictures: list[Path], title: str, da
             for sigma in dict.fromkeys((levels[0], levels[-1]))
         },
         pictures=[base64.b64encode(picture.read_bytes()).decode() for picture in pictures],
-        table=lambda rows: Markup(table.render(rows=rows, columns=COLUMNS, cell=_cell)),  # escaped by its own template
+        table=lambda rows: Markup(table.render(rows=rows, columns=columns, cell=_cell)),  # escaped by its own template
     )
     write_whole(path, page)
 
 
 def _by_noise(results: dict) -> str:
-    """Error over noise level, one panel per metric."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    levels = list(results["overall"])
-    for axes, (metric, (title, baselines)) in zip(figure.subplots(1, len(PLOTS)), PLOTS.items(), strict=True):
-        axes.plot(
-            [float(s) for s in levels], [_number(results["overall"][s][metric]) for s in levels], "o-", label="model"
-        )
-        for baseline in baselines:
-            values = [_number(results["overall"][s].get(f"{metric}_{baseline}")) for s in levels]
-            axes.plot([float(s) for s in levels], values, "--", label=BASELINES[baseline])
-        axes.set(title=title, xlabel="noise level (1: only the first frame is known)", ylim=(0, None))
-        axes.legend()
-        axes.grid(alpha=0.3)
-    return _png(figure)
+    """Error over noise level, a panel for each quantity."""
+    levels = {float(sigma): metrics for sigma, metrics in results["overall"].items()}
+
+    def draw(axes: Axes, readout: Readout) -> None:
+        curves = {"model": readout.scored, **_baselines(readout)}
+        for label, metric in curves.items():
+            values = [_number(metrics.get(metric)) for metrics in levels.values()]
+            axes.plot(list(levels), values, "o-" if label == "model" else "--", label=label)
+
+    return _panels(draw, "noise level (1: only the first frame is known)")
 
 
 def _by_frame(results: dict) -> str:
     """Error over frames ahead of the known first one, a line per noise level."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    for axes, (metric, (title, _)) in zip(figure.subplots(1, len(PLOTS)), PLOTS.items(), strict=True):
+
+    def draw(axes: Axes, readout: Readout) -> None:
         for sigma, frames in results["per_frame"].items():
-            axes.plot(range(len(frames)), [_number(found[metric]) for found in frames], label=f"noise {sigma}")
-        last = next(iter(results["per_frame"].values()))
-        values = [_number(found.get(f"{metric}_baseline")) for found in last]
-        axes.plot(range(len(last)), values, "k--", label=BASELINES["baseline"])
-        axes.set(title=title, xlabel="frames ahead of the first one", ylim=(0, None))
+            axes.plot(range(len(frames)), [_number(each[readout.scored]) for each in frames], label=f"noise {sigma}")
+        frames = next(iter(results["per_frame"].values()))
+        label, metric = next(iter(_baselines(readout).items()))
+        axes.plot(range(len(frames)), [_number(each.get(metric)) for each in frames], "k--", label=label)
+
+    return _panels(draw, "frames ahead of the first one")
+
+
+def _baselines(readout: Readout) -> dict[str, str]:
+    """What a trivial prediction says -> the metric that stands for the quantity, of that prediction."""
+    return {label: f"{readout.scored}_{name}" for name, label in readout.baselines.items()}
+
+
+def _panels(draw: Callable[[Axes, Readout], None], xlabel: str) -> str:
+    """A PNG, in base64, of a plot for each quantity side by side."""
+    figure = Figure(figsize=(6.5 * len(READOUTS), 4.2), layout="constrained")
+    for axes, readout in zip(figure.subplots(1, len(READOUTS), squeeze=False)[0], READOUTS.values(), strict=True):
+        draw(axes, readout)
+        axes.set(title=readout.plot, xlabel=xlabel, ylim=(0, None))
         axes.legend()
         axes.grid(alpha=0.3)
-    return _png(figure)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    return base64.b64encode(data.getvalue()).decode()
 
 
 def _cell(value: float | None) -> str:
@@ -118,9 +124,3 @@ def _cell(value: float | None) -> str:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _png(figure: Figure) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    return base64.b64encode(data.getvalue()).decode()

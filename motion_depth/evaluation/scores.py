@@ -12,11 +12,11 @@ import pandas
 import torch
 from torch import Tensor
 
-from motion_depth.clips.batch import Batch, Sample, stack_targets
+from motion_depth.clips.batch import Batch, Sample
 from motion_depth.clips.noise import clip_noise
 from motion_depth.model.wan import MotionDepthModel
-from motion_depth.readouts.losses import Targets
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
+from motion_depth.readouts.targets import Targets
 
 NOISE_LEVELS = (0.02, 0.25, 0.5, 0.75, 1.0)
 KEYS = ["scene", "window", "sigma", "frame"]
@@ -36,26 +36,28 @@ def fixed_batch(
         context=context.to(device, dtype),
         noise=noise[None].to(device, dtype),
         sigma=torch.tensor([sigma], device=device),
-        targets=stack_targets([sample.targets]).to(device),
+        targets=Targets.stack([sample.targets]).to(device),
         positions=[sample.position],
-        scenes=[sample.scene],
     )
 
 
 @torch.no_grad()
-def predict(model: MotionDepthModel, batch: Batch, with_flow: bool = False) -> dict[str, Tensor]:
+def predict(model: MotionDepthModel, batch: Batch) -> dict[str, Tensor]:
     """The heads' predictions for a batch (see `MotionDepthHeads.forward`)."""
-    return model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow)
+    return model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=False)
 
 
-def score_frames(predictions: dict[str, Tensor], targets: Targets, mean_depth: Tensor, keys: dict) -> pandas.DataFrame:
+def score_frames(
+    predictions: dict[str, Tensor], targets: Targets, maps: Mapping[str, Tensor], keys: Mapping[str, object]
+) -> pandas.DataFrame:
     """Sums of one clip, a row per frame: the model's, and each baseline's as `<baseline>/<sum>`.
 
     Args:
+        maps: of the training set's statistics, at the clip's size.
         keys: values of `scene`, `window` and `sigma`.
     """
     sums = prediction_sums(predictions, targets)
-    for name, values in baseline_sums(targets, mean_depth).items():
+    for name, values in baseline_sums(targets, maps).items():
         sums |= {f"{name}/{key}": value for key, value in values.items()}
     rows = pandas.DataFrame({name: value[0].cpu().numpy() for name, value in sums.items()})
     return rows.assign(frame=range(len(rows)), **keys)

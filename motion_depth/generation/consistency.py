@@ -14,20 +14,19 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.data.motion import warp
+from motion_depth.readouts.targets import Targets
 
-MOVING_PIXELS = 0.5  # pixels between two frames from which on a pixel counts as moving, as in the metrics
 STEADY = 0.05  # change of log depth within which a point counts as the same surface
 
 
-def self_consistency(frames: Tensor, motion: Tensor, depth: Tensor, there: Tensor) -> dict[str, float | None]:
+def self_consistency(frames: Tensor, maps: Targets) -> dict[str, float | None]:
     """How well a video agrees with motion and depth that were read off it.
 
     Args:
         frames: (t, h, w, 3) uint8.
-        motion: (t, 2, h, w); frame 0 has none and is not looked at.
-        depth: (t, h, w), above 0.
-        there: (t, h, w) bool: whether there is something that has a depth.
+        maps: of one clip; depth is above 0 everywhere, and valid where something is there.
 
     Returns:
         Means over all pixels, None where no pixel counts. Those of colour are in levels of 0 .. 255:
@@ -39,6 +38,7 @@ def self_consistency(frames: Tensor, motion: Tensor, depth: Tensor, there: Tenso
         `depth_change`, `depth_change_still`: |change of log depth| from the frame before, along the motion and at the
         same pixel; `depth_steady`: share of the points whose change along the motion is below STEADY.
     """
+    motion, (depth, there) = maps["motion"].map, maps["depth"]
     sums: dict[str, float] = {}
     for t in range(1, len(frames)):
         for name, value in _frame_sums(frames, motion, depth, there, t).items():
@@ -89,13 +89,15 @@ def _total(values: Tensor) -> float:
     return float(values.sum(dtype=torch.float64))
 
 
-def difference(motion: Tensor, depth: Tensor, other_motion: Tensor, other_depth: Tensor) -> dict[str, float | None]:
+def difference(maps: Targets, others: Targets) -> dict[str, float | None]:
     """How far one reading is from another, which stands for the truth: a forecast from what the video then shows.
 
     Returns:
         `motion_px`: mean length of the difference of motion over frames 1 on; `moving_motion_px`: the same over pixels
         that the other says move; `depth_rel`: mean |depth - other| / other.
     """
+    motion, other_motion = maps["motion"].map, others["motion"].map
+    depth, other_depth = maps["depth"].map, others["depth"].map
     error = (motion - other_motion)[1:].norm(dim=1)
     moving = other_motion[1:].norm(dim=1) > MOVING_PIXELS
     return {

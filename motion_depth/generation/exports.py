@@ -6,6 +6,7 @@ A file is whole or not there. Axes: t frame, h w pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +18,12 @@ from motion_depth.files.atomic import complete_file
 
 MILLIMETRES = 1000.0
 FARTHEST_PNG = 65.535  # metres: the largest distance that 16 bits hold in millimetres
-MOTION_UNITS = (
-    "pixels of this size; backward flow (x right, y down): the point at p was at p + motion in the frame before"
-)
-DEPTH_UNITS = "metres along the ray (distance to camera)"
 
 
-def write_motion(path: Path, motion: Tensor) -> None:
-    """An npz of `motion` (t, 2, h, w) float32, `valid_from` (the first frame that has motion) and `units`."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An npz of one quantity, see `Readout.arrays`."""
     with complete_file(path) as file:
-        np.savez_compressed(file, motion=motion.numpy(), valid_from=np.int64(1), units=np.str_(MOTION_UNITS))
-
-
-def write_depth(path: Path, depth: Tensor, there: Tensor) -> None:
-    """An npz of `depth` (t, h, w) float32, `valid` (t, h, w) bool (something is there) and `units`."""
-    with complete_file(path) as file:
-        np.savez_compressed(file, depth=depth.numpy(), valid=there.numpy(), units=np.str_(DEPTH_UNITS))
+        np.savez_compressed(file, **arrays)
 
 
 def points_of(depth: Tensor, fov: float) -> Tensor:

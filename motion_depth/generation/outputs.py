@@ -5,22 +5,26 @@ Axes: t frame, h w pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from motion_depth.clips.batch import pack_targets, stack_targets
+from motion_depth.clips.batch import clip_targets, pack_targets
 from motion_depth.clips.clip import MotionDepthClip
+from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.evaluation.scores import KEYS, metrics_of, score_frames, sigma_name
 from motion_depth.files.atomic import write_json
-from motion_depth.generation.consistency import MOVING_PIXELS, difference, self_consistency
-from motion_depth.generation.exports import write_depth, write_depth_png, write_motion, write_ply
+from motion_depth.generation.consistency import difference, self_consistency
+from motion_depth.generation.exports import write_arrays, write_depth_png, write_ply
 from motion_depth.generation.sample import Reading
-from motion_depth.pictures.colours import Maps
 from motion_depth.pictures.media import write_png, write_video
-from motion_depth.pictures.panels import PanelRow, reading_rows, spread_frames, strip, video
+from motion_depth.pictures.panels import PanelRow, spread_frames, strip, video
+from motion_depth.readouts import READOUTS, Readout
+from motion_depth.readouts.rows import reading_rows
+from motion_depth.readouts.targets import Target, Targets
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,11 @@ class Shown:
         return next(iter(self.readings.values()))
 
 
-def measure(shown: Shown, mean_depth: Tensor) -> dict:
+def measure(shown: Shown, baseline_maps: Mapping[str, Tensor]) -> dict:
     """All numbers about a video, for run.json.
 
     Args:
-        mean_depth: (h, w) of the training set, for the baseline; only looked at with a truth.
+        baseline_maps: (h, w) each, of the training set's statistics; only looked at with a truth.
 
     Returns:
         `self_consistency` of the result (see consistency.py); `know_show_gap`: how far the forecast is from it, and
@@ -64,16 +68,15 @@ def measure(shown: Shown, mean_depth: Tensor) -> dict:
         difference from the result, and with a truth the metrics of tools/evaluate.py, with their baselines. With a
         truth also `true_consistency`: the true video against its true motion and depth, which is as far as one gets.
     """
-    readings = {}
+    readings, result = {}, shown.seen.maps
     for where, reading in shown.readings.items():
-        found = {
+        readings[where] = {
             "sigma": reading.sigma,
-            "self_consistency": self_consistency(shown.frames, reading.motion, reading.depth, reading.there),
-            "from_result": difference(reading.motion, reading.depth, shown.seen.motion, shown.seen.depth),
+            "self_consistency": self_consistency(shown.frames, reading.maps),
+            "from_result": difference(reading.maps, result),
         }
         if shown.truth is not None:
-            found["metrics"] = _metrics(reading, shown.truth, mean_depth)
-        readings[where] = found
+            readings[where]["metrics"] = _metrics(reading, shown.truth, baseline_maps)
     seen, forecast = readings[shown.result], next(iter(readings.values()))
     limit = {} if shown.truth is None else {"true_consistency": _true_consistency(shown.truth)}
     return {
@@ -89,48 +92,44 @@ def measure(shown: Shown, mean_depth: Tensor) -> dict:
     }
 
 
-def _metrics(reading: Reading, truth: MotionDepthClip, mean_depth: Tensor) -> dict[str, float | None]:
+def _metrics(reading: Reading, truth: MotionDepthClip, maps: Mapping[str, Tensor]) -> dict[str, float | None]:
     keys = dict.fromkeys(KEYS[:-1], 0)  # the frame's number is filled in by score_frames
-    return metrics_of(
-        score_frames(reading.predictions, stack_targets([pack_targets(truth)]).to("cpu"), mean_depth, keys)
-    )
+    predictions = {name: value[None] for name, value in reading.predictions.items()}
+    return metrics_of(score_frames(predictions, Targets.stack([pack_targets(truth)]).to("cpu"), maps, keys))
 
 
 def _true_consistency(truth: MotionDepthClip) -> dict[str, float | None]:
-    depth = truth.depth.where(truth.depth_valid, 1.0)
-    return self_consistency(truth.frames, truth.motion, depth, truth.depth_valid)
+    targets = clip_targets(truth)
+    depth, valid = targets["depth"]
+    return self_consistency(truth.frames, Targets(targets | {"depth": Target(depth.where(valid, 1.0), valid)}))
 
 
 def panel_rows(shown: Shown) -> list[PanelRow]:
-    """The video, then motion and depth: true if known, seen in the video, forecast from its first frame."""
+    """The video, then each quantity: true if known, seen in the video, forecast from its first frame."""
     pictures, readings = {shown.label: shown.frames}, {}
     if shown.truth is not None:
         truth = shown.truth
         if not truth.frames.equal(shown.frames):
             pictures["True video"] = truth.frames
-        readings["True"] = Maps(truth.motion, truth.depth, truth.motion_valid, truth.depth_valid)
-    for name, reading in (("Seen", shown.seen), ("Forecast", shown.forecast)):
-        readings[name] = Maps(reading.motion, reading.depth, None, reading.there)
-    return reading_rows(pictures, readings)
+        readings["True"] = clip_targets(truth)
+    return reading_rows(pictures, readings | {"Seen": shown.seen.maps, "Forecast": shown.forecast.maps})
 
 
 def write_result(folder: Path, shown: Shown, title: str, fps: float) -> None:
-    """video.mp4, motion.mp4, depth.mp4, panel.mp4, panel.png, motion.npz, depth.npz."""
+    """video.mp4, panel.mp4, panel.png, and for each quantity <name>.mp4 and <name>.npz."""
     rows = panel_rows(shown)
     write_video(folder / "video.mp4", shown.frames, fps)
-    for kind in ("motion", "depth"):
-        row = next(row for row in rows if row.label == f"Seen {kind}")
-        write_video(folder / f"{kind}.mp4", video([row], shown.numbers, title), fps)
+    for name, readout in READOUTS.items():
+        row = next(row for row in rows if row.label == f"Seen {name}")
+        write_video(folder / f"{name}.mp4", video([row], shown.numbers, title), fps)
+        write_arrays(folder / f"{name}.npz", readout.arrays(shown.seen.predictions))
     write_video(folder / "panel.mp4", video(rows, shown.numbers, title), fps)
     write_png(folder / "panel.png", strip(rows, spread_frames(len(shown.frames)), shown.numbers, title))
-    write_motion(folder / "motion.npz", shown.seen.motion)
-    write_depth(folder / "depth.npz", shown.seen.depth, shown.seen.there)
 
 
 def export(folder: Path, shown: Shown, kinds: Sequence[str], frames: Sequence[int], fov: float | None) -> list[str]:
     """Point clouds ("ply") and depth pictures ("png16") of some frames; returns a line for what needs a word."""
-    notes, seen = [], shown.seen
-    depth, there = seen.depth, seen.there
+    notes, (depth, there) = [], shown.seen.maps["depth"]
     for frame in frames:
         if "ply" in kinds:
             write_ply(folder / "ply" / f"{frame:04d}.ply", shown.frames[frame], depth[frame], there[frame], fov)
@@ -167,10 +166,8 @@ def summary(measured: dict) -> str:
         ]
     for where, reading in measured["readings"].items():
         if found := reading.get("metrics"):
-            depth = _beside(found, "abs_rel", "mean depth", "") or ": nothing has a depth"
-            moving = _beside(found, "moving_epe", "no motion", " px") or ": nothing moves"
             level = sigma_name(round(reading["sigma"], 4))
-            lines.append(f"truth   {where}, noise {level}: AbsRel{depth}; moving EPE{moving}")
+            lines.append(f"truth   {where}, noise {level}: {'; '.join(map(partial(_score, found), READOUTS.values()))}")
     return "\n".join(lines)
 
 
@@ -188,11 +185,13 @@ def _moving(found: dict) -> str:
     )
 
 
-def _beside(found: dict, name: str, baseline: str, unit: str) -> str | None:
-    """A metric and its baseline, None where there is no pixel to measure."""
-    if found[name] is None:
-        return None
-    return f" {found[name]:.3g}{unit} ({baseline} {_number(found[f'{name}_baseline'])}{unit})"
+def _score(metrics: Mapping[str, float | None], readout: Readout) -> str:
+    """The metric that stands for a quantity, and its baseline."""
+    label, unit = readout.headline[readout.scored], f" {readout.unit}".rstrip()
+    if (value := metrics[readout.scored]) is None:
+        return f"{label}: {readout.nothing}"
+    baseline = f"{readout.baselines['baseline']} {_number(metrics[f'{readout.scored}_baseline'])}{unit}"
+    return f"{label} {value:.3g}{unit} ({baseline})"
 
 
 def _number(value: float | None) -> str:

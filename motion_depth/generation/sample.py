@@ -22,13 +22,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from motion_depth.checkpoints.assemble import load_heads, read_lora, read_lora_config
 from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.checkpoints.models import load_heads, read_lora, read_lora_config
 from motion_depth.checkpoints.schema import LORA_FILE
 from motion_depth.clips.noise import clip_noise
 from motion_depth.model.heads import DitFeatures, MotionDepthHeads
 from motion_depth.model.wan import MotionDepthModel, pad_contexts
 from motion_depth.model.weights import quiet
+from motion_depth.readouts.rows import predicted_maps
+from motion_depth.readouts.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,16 @@ class Reading:
 
     Attributes:
         sigma: the level; 1 is a forecast from the first frame and the prompt alone.
-        predictions: of `MotionDepthHeads.forward`, of one clip (b = 1), on the CPU.
+        predictions: of `MotionDepthHeads.forward`, of one clip, (t, ...), on the CPU.
     """
 
     sigma: float
     predictions: dict[str, Tensor]
 
     @property
-    def motion(self) -> Tensor:
-        """(t, 2, h, w) pixels, backward flow."""
-        return self.predictions["motion"][0]
-
-    @property
-    def depth(self) -> Tensor:
-        """(t, h, w) metres."""
-        return self.predictions["log_depth"][0].exp()
-
-    @property
-    def there(self) -> Tensor:
-        """(t, h, w) bool: the depth head sees something there."""
-        return self.predictions["background_logit"][0] <= 0
+    def maps(self) -> Targets:
+        """What the heads say of each quantity, and where they say that there is one."""
+        return predicted_maps(self.predictions)
 
 
 def load_fused(checkpoint: Checkpoint, pipe: BasePipeline) -> MotionDepthModel:
@@ -243,4 +235,5 @@ def read_latents(
 
 
 def _on_cpu(predictions: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.float().cpu() for name, value in predictions.items()}
+    """Of a batch of one clip."""
+    return {name: value[0].float().cpu() for name, value in predictions.items()}

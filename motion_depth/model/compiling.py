@@ -4,6 +4,7 @@ minutes: all blocks share one compiled graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import nn
@@ -21,7 +22,7 @@ class CompileCounts(NamedTuple):
         return f"compile: {self.graphs} graphs, {self.graph_breaks} graph breaks, {self.recompiles} recompiles"
 
 
-def compile_parts(blocks: nn.ModuleList, heads: list[nn.Module], backend: str = "inductor") -> None:
+def compile_parts(blocks: nn.ModuleList, heads: Iterable[nn.Module], backend: str = "inductor") -> None:
     """Lets torch compile each module in place, when it is first called; names of parameters stay as they are.
 
     Args:

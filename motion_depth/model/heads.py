@@ -1,4 +1,4 @@
-"""Dense readouts of a video DiT: block features in, motion and depth at full resolution out.
+"""Dense readouts of a video DiT: block features in, one map per quantity at full resolution out.
 
 Axes: b clip, f latent frame, t video frame (t = 4 (f - 1) + 1), h w a grid (the comment says which), c channel.
 Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1.
@@ -31,8 +31,9 @@ from motion_depth.model.layers import (
     coordinates,
     take_frames,
 )
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.readout import Statistics
 
-OUTPUT_CHANNELS = {"motion": 2, "depth": 2}  # (x, y) and (log depth, background logit)
 TAP_FRACTIONS = (0.33, 0.5, 0.67, 0.83)
 # Pixels of full-resolution output decoded at once. 2^21 is nine frames of 480 x 480: about 0.5 GiB of activations.
 PIXELS_PER_CHUNK = 2**21
@@ -40,7 +41,9 @@ PIXELS_PER_CHUNK = 2**21
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Everything that is needed to rebuild a head; written to a checkpoint's config.json.
+    """The architecture of the heads, the same for every quantity; written to a checkpoint's config.json.
+
+    To rebuild heads takes the training set's statistics as well, and each quantity's own number of channels.
 
     Raises:
         ValueError: a field does not fit; the message names it.
@@ -220,45 +223,37 @@ class LinearHead(nn.Module):
         return rearrange(x, "(b t) c h w -> b t c h w", b=b)
 
 
-class MotionDepthHeads(nn.Module):
-    """A motion head and a depth head, each with a trunk of its own.
+class MotionDepthHeads(nn.ModuleDict):
+    """A head for each quantity of the table, by its name, each with a trunk of its own.
 
     Args:
         config: what to build.
-        motion_scale: pixels; a raw output of 1 means this much motion (the training set's mean moving speed).
-        log_depth: log metres; the first prediction everywhere (the training set's median).
-        log_depth_scale: a raw output of 1 means this much difference in log depth.
+        statistics: of the training set: what the heads say first, and what a raw output of 1 means.
     """
 
-    def __init__(self, config: HeadConfig, motion_scale: float, log_depth: float, log_depth_scale: float):
-        super().__init__()
-        self.config = config
-        self.motion_scale, self.log_depth, self.log_depth_scale = motion_scale, log_depth, log_depth_scale
+    def __init__(self, config: HeadConfig, statistics: Statistics):
         build = DenseHead if config.kind == "dense" else LinearHead
-        self.motion = build(config, OUTPUT_CHANNELS["motion"])
-        self.depth = build(config, OUTPUT_CHANNELS["depth"])
-        for head in (self.motion, self.depth):
+        super().__init__({name: build(config, readout.channels) for name, readout in READOUTS.items()})
+        self.config, self.statistics = config, statistics
+        for head in self.values():
             nn.init.zeros_(head.out.weight)
             nn.init.zeros_(head.out.bias)
 
     def forward(self, features: DitFeatures, frames: Tensor | None = None) -> dict[str, Tensor]:
-        """Reads both maps off one DiT forward.
+        """Reads every quantity off one DiT forward.
 
         Args:
             frames: (b, n) indices of the frames that are wanted of each clip; None: all t. A training step may decode
                 a few frames of many clips instead of all frames of a few.
 
         Returns:
-            motion: (b, t, 2, H, W) float32, pixels, backward flow to the previous frame; frame 0 means nothing.
-            log_depth: (b, t, H, W) float32, log metres along the ray.
-            background_logit: (b, t, H, W) float32, above 0 where the head sees nothing at any distance.
+            Float32 maps at full resolution, (b, t, ..., H, W), by the names that `Readout.decode` documents: `motion`,
+            `log_depth`, `background_logit`.
         """
-        motion = self.motion(features, frames) * self.motion_scale
-        depth = self.depth(features, frames)
         return {
-            "motion": motion,
-            "log_depth": depth[:, :, 0] * self.log_depth_scale + self.log_depth,
-            "background_logit": depth[:, :, 1],
+            name: values
+            for key, head in self.items()
+            for name, values in READOUTS[key].decode(head(features, frames), self.statistics).items()
         }
 
 

@@ -1,13 +1,12 @@
-"""Panels: the video, its motion and its depth beside each other, labelled, with legends.
+"""Panels: a video and maps of it beside each other, labelled, with legends.
 
 Axes: t frames, h height, w width.
-    clip -> `truth_and_prediction_rows` or `reading_rows` -> list of `PanelRow` -> `strip` (picture) or `video`
-Truth and prediction share one `Scales`, taken from the truth, and the legends are coloured by the functions of
-colours.py that colour the maps.
+    clip -> `readouts.rows` -> list of `PanelRow` -> `strip` (picture) or `video`
+A legend is coloured by the very function that colours the maps.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -18,22 +17,8 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from motion_depth.pictures.colours import (
-    NO_VALUE,
-    DepthScale,
-    ErrorScale,
-    Maps,
-    MotionScale,
-    Scales,
-    colour_depth,
-    colour_error,
-    colour_motion,
-    vector_length,
-)
-
-DEPTH_ERROR_PERCENT = 25.0  # end of the scale for depth errors; delta1 counts about these pixels as wrong
+from motion_depth.pictures.colours import NO_VALUE, Bar, Scale, Wheel
 
 # Layout, in pixels of the page.
 TILE = 256  # largest side of a map
@@ -54,55 +39,8 @@ class PanelRow:
 
     label: str
     frames: np.ndarray
-    scale: MotionScale | DepthScale | ErrorScale | None = None
+    scale: Scale | None = None
     line: int = 0
-
-
-def reading_rows(pictures: Mapping[str, Tensor], readings: Mapping[str, Maps]) -> list[PanelRow]:
-    """Videos, then the motion of every reading, then the depth of every one, all under the scales of the first.
-
-    pictures: label -> (t, h, w, 3) uint8. readings: what comes before "motion" and "depth" in the label -> maps; the
-    truth comes first where there is one.
-    """
-    scales = Scales.of(next(iter(readings.values())))
-    return [
-        *(PanelRow(label, frames.cpu().numpy()) for label, frames in pictures.items()),
-        *(_motion_row(f"{name} motion", maps, scales) for name, maps in readings.items()),
-        *(_depth_row(f"{name} depth", maps, scales, line=1) for name, maps in readings.items()),
-    ]
-
-
-def truth_and_prediction_rows(frames: Tensor, truth: Maps, prediction: Maps) -> list[PanelRow]:
-    """Video, then motion and depth as true, predicted, error; the truth's scales serve the prediction too.
-
-    frames: (t, h, w, 3) uint8. The motion error is the length of the difference in pixels; its scale ends where the
-    motion's does, so that a prediction of no motion shows an error as bright as the motion is fast. The depth error is
-    |predicted - true| / true in percent. Errors are shown where the truth is valid and the prediction finite: a
-    prediction's own mask hides none.
-    """
-    scales = Scales.of(truth)
-    motion_error = vector_length(prediction.motion.detach().float().cpu() - truth.motion.float().cpu())
-    true_depth, has_depth = truth.depth.float().cpu(), truth.has_depth()
-    depth_error = 100 * (prediction.depth.detach().float().cpu() - true_depth).abs() / true_depth.where(has_depth, 1.0)
-    pixels, percent = ErrorScale(scales.motion.max_speed, "px"), ErrorScale(DEPTH_ERROR_PERCENT, "%")
-    return [
-        PanelRow("Video", frames.cpu().numpy()),
-        _motion_row("True motion", truth, scales),
-        _motion_row("Predicted motion", prediction, scales),
-        PanelRow("Motion error", colour_error(motion_error, pixels.max_error, truth.has_motion()), pixels),
-        _depth_row("True depth", truth, scales, line=1),
-        _depth_row("Predicted depth", prediction, scales, line=1),
-        PanelRow("Depth error", colour_error(depth_error, percent.max_error, has_depth), percent, line=1),
-    ]
-
-
-def _motion_row(label: str, maps: Maps, scales: Scales) -> PanelRow:
-    return PanelRow(label, colour_motion(maps.motion, scales.motion.max_speed, maps.has_motion()), scales.motion)
-
-
-def _depth_row(label: str, maps: Maps, scales: Scales, line: int = 0) -> PanelRow:
-    colours = colour_depth(maps.depth, scales.depth.near, scales.depth.far, maps.has_depth())
-    return PanelRow(label, colours, scales.depth, line)
 
 
 # ---------------------------------------------------------------------------------------------- layout
@@ -232,42 +170,35 @@ def _paste(page: Image.Image, row: PanelRow, index: int, corner: tuple[int, int]
 # ---------------------------------------------------------------------------------------------- legends and text
 
 
-def _draw_legend(page: Image.Image, scale, corner: tuple[int, int], height: int) -> None:
+def _draw_legend(page: Image.Image, scale: Scale | None, corner: tuple[int, int], height: int) -> None:
     """The colours of a scale, centred in LEGEND x height below and to the right of the corner (x, y)."""
-    if isinstance(scale, MotionScale):
-        _draw_wheel(page, scale, corner, height)
-    elif scale is not None:
-        _draw_bar(page, scale, corner, height)
+    legend = scale and scale.legend()
+    if isinstance(legend, Wheel):
+        _draw_wheel(page, legend, corner, height)
+    elif legend is not None:
+        _draw_bar(page, legend, corner, height)
 
 
-def _draw_wheel(page: Image.Image, scale: MotionScale, corner: tuple[int, int], height: int) -> None:
-    """Where a surface moves to (not where it came from, which is what backward flow says) and what colour that has."""
+def _draw_wheel(page: Image.Image, legend: Wheel, corner: tuple[int, int], height: int) -> None:
     size = max(16, min(LEGEND - 16, height - 3 * LINE))
     x, y = corner[0] + (LEGEND - size) // 2, corner[1] + (height - size) // 2
     fine = 4 * size  # drawn larger and scaled down: a smooth rim
     axis = (torch.arange(fine) + 0.5) / fine * 2 - 1
-    travel = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-    wheel = Image.fromarray(colour_motion(-travel[None] * scale.max_speed, scale.max_speed)[0])
-    disc = Image.fromarray((travel.norm(dim=0) <= 1).numpy())
+    place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+    wheel = Image.fromarray(legend.colour(place[None])[0])
+    disc = Image.fromarray((place.norm(dim=0) <= 1).numpy())
     page.paste(wheel.resize((size, size), Image.Resampling.BOX), (x, y), disc.convert("L").resize((size, size)))
-    _text(page, (corner[0] + LEGEND // 2, y - GAP), "moves to", "ms")
-    _text(page, (corner[0] + LEGEND // 2, y + size + GAP), f"≥ {scale.max_speed:g} px", "ma")
+    _text(page, (corner[0] + LEGEND // 2, y - GAP), legend.above, "ms")
+    _text(page, (corner[0] + LEGEND // 2, y + size + GAP), legend.below, "ma")
 
 
-def _draw_bar(page: Image.Image, scale: DepthScale | ErrorScale, corner: tuple[int, int], height: int) -> None:
+def _draw_bar(page: Image.Image, legend: Bar, corner: tuple[int, int], height: int) -> None:
     length = max(16, min(height - 2 * FONT, 2 * TILE))
     x, y = corner[0] + GAP, corner[1] + (height - length) // 2
     share = torch.linspace(1, 0, length)[None, :, None].expand(1, length, FONT)
-    if isinstance(scale, DepthScale):
-        bar = colour_depth(scale.near * (scale.far / scale.near) ** share, scale.near, scale.far)
-        middle = f"{math.sqrt(scale.near * scale.far):.2g} m"
-        labels = f"≥ {scale.far:g} m", middle, f"≤ {scale.near:g} m"
-    else:
-        bar = colour_error(share * scale.max_error, scale.max_error)
-        labels = f"≥ {scale.max_error:g} {scale.unit}", f"{scale.max_error / 2:.3g} {scale.unit}", f"0 {scale.unit}"
-    page.paste(Image.fromarray(bar[0]), (x, y))
+    page.paste(Image.fromarray(legend.colour(share)[0]), (x, y))
     ImageDraw.Draw(page).rectangle((x - 1, y - 1, x + FONT, y + length), outline=FRAME)
-    for label, place in zip(labels, (y, y + length // 2, y + length), strict=True):
+    for label, place in zip(legend.labels, (y, y + length // 2, y + length), strict=True):
         _text(page, (x + FONT + GAP, place), label, "lm")
 
 

@@ -18,7 +18,10 @@ from torch.utils._pytree import tree_map_only
 
 from motion_depth.latents import WAN22
 from motion_depth.model.wan import MotionDepthModel, dit_forward
-from motion_depth.readouts.losses import LossScales, Targets, flow_matching_loss, head_losses
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.losses import flow_matching_loss, head_losses, total_loss
+from motion_depth.readouts.statistics import neutral
+from motion_depth.readouts.targets import Target, Targets
 from motion_depth.training.run import build_optimizer
 
 
@@ -72,10 +75,16 @@ def count_step(
         latents, noise = (torch.randn(clips, *shape, dtype=dtype) for _ in range(2))
         context = torch.randn(clips, WAN22.text_tokens, dit.text_embedding[0].in_features, dtype=dtype)
         maps = clips, decoded, height, width
-        valid = torch.ones(maps, dtype=torch.bool)
-        targets = Targets(torch.randn(*maps[:2], 2, *maps[2:]), valid, torch.rand(maps), valid.clone())
+        targets = Targets(
+            {
+                name: Target(
+                    torch.rand(*maps[:2], *readout.map_channels, *maps[2:]), torch.ones(maps, dtype=torch.bool)
+                )
+                for name, readout in READOUTS.items()
+            }
+        )
         frames = None if decoded == num_frames else torch.zeros(clips, decoded, dtype=torch.long)
-        optimizer = build_optimizer(model, 1e-4, 1e-4, 0.01)
+        optimizer, scales = build_optimizer(model, 1e-4, 1e-4, 0.01), neutral().scales
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -85,16 +94,18 @@ def count_step(
                         dit, latents, torch.zeros(clips), context, model.heads.config.taps, with_flow,
                         model.checkpointing,
                     )  # fmt: skip
-                losses = head_losses(model.heads(features, frames), targets, LossScales(), True)
-                total = losses["motion_loss"] + losses["depth_loss"]
+                losses = head_losses(model.heads(features, frames), targets, scales)
+                weights = dict.fromkeys(READOUTS, 1.0)
                 if with_flow:
-                    total = total + flow_matching_loss(velocity, latents, noise, torch.ones(clips))
+                    losses["flow_loss"] = flow_matching_loss(velocity, latents, noise, torch.ones(clips))
+                    weights["flow"] = 1.0
+                total = total_loss(losses, weights)
             total.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
 
         with LiveBytes() as live:
-            for tensor in (*model.parameters(), latents, noise, context, *vars(targets).values()):
+            for tensor in (*model.parameters(), latents, noise, context, *targets.tensors()):
                 live.watch(tensor)
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None

@@ -27,6 +27,7 @@ from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, lora_state_dict
 from motion_depth.model.wan import MotionDepthModel
 from motion_depth.model.weights import WanFiles, check_weights, read_shapes
+from motion_depth.readouts.statistics import neutral
 from motion_depth.settings import run_dtype
 from motion_depth.training.loader import PREFETCHED
 from motion_depth.training.memory import count_step
@@ -207,12 +208,12 @@ def planned_model(args: Any, files: WanFiles, heads: HeadConfig) -> MotionDepthM
     """What a run trains, in its shapes and types and without data (device "meta")."""
     with torch.device("meta"):
         dit = WanModel(**check_weights(files)["dit"]).to(run_dtype(args)).requires_grad_(False)
-        trained = MotionDepthHeads(heads, 1.0, 0.0, 1.0)
+        trained = MotionDepthHeads(heads, neutral())
         if args.stage == 2:
             last_block = None if args.flow_loss_weight else max(heads.taps)
             add_lora(dit, args.lora_rank, args.lora_target_modules.split(","), last_block)
-    trained.motion.requires_grad_(args.motion_loss_weight > 0)
-    trained.depth.requires_grad_(args.depth_loss_weight > 0)
+    for name, head in trained.items():
+        head.requires_grad_(getattr(args, f"{name}_loss_weight") > 0)
     return MotionDepthModel(dit, trained, args.stage == 2, args.gradient_checkpointing)
 
 

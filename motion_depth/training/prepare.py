@@ -22,7 +22,8 @@ from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
 from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
 from motion_depth.model.weights import WanFiles
 from motion_depth.processes.machines import Machine, require_alike, sees_shared
-from motion_depth.readouts.statistics import Statistics, measure
+from motion_depth.readouts.readout import Statistics
+from motion_depth.readouts.statistics import measure
 from motion_depth.settings import run_dtype
 from motion_depth.training.loader import encode
 

@@ -11,10 +11,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from motion_depth.checkpoints.assemble import LoraConfig, model_config, model_tensors
 from motion_depth.checkpoints.checkpoint import Checkpoint, rotate, write_checkpoint
+from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
 from motion_depth.model.wan import MotionDepthModel, count_operations
-from motion_depth.readouts.statistics import Statistics
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.readout import Statistics
 from motion_depth.training.health import Health
 from motion_depth.training.log import RunLog
 from motion_depth.training.ownership import Occupation
@@ -66,7 +67,7 @@ class Run:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     statistics: Statistics
     settings: dict
-    lora: LoraConfig | None
+    lora: LoraShape | None
     output_path: Path
     keep_last: int
     clips: int
@@ -103,12 +104,13 @@ class Run:
             start, total: iterations. updates: of the optimizer. grid: (f, h, w) of the DiT's tokens.
         """
         device, precision = self.accelerator.device.type, self.accelerator.mixed_precision
-        operations, statistics = count_operations(self.model, grid), self.statistics
+        operations = count_operations(self.model, grid)
+        data = (readout.describe(self.statistics.numbers) for readout in READOUTS.values())
         trained = sum(parameter.numel() for parameter in named_trainable(self.model).values())
         heads = sum(parameter.numel() for parameter in self.model.heads.parameters())
         dit = sum(parameter.numel() for parameter in self.model.dit.parameters())
         return (
-            f"data: {statistics.moving_share:.1%} of pixels move, median depth {math.exp(statistics.log_depth):.3g} m\n"
+            f"data: {', '.join(filter(None, data))}\n"
             f"run: iterations {start} to {total} of {self.clips} clips, {updates} optimizer updates, on "
             f"{self.accelerator.num_processes} x {device}, precision {precision}; results in {self.output_path}\n"
             f"model: heads {heads:,} and DiT {dit:,} parameters, {trained:,} of them trained; a forward takes "

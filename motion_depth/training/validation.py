@@ -19,11 +19,12 @@ from torch import Tensor
 from motion_depth.clips.batch import Batch, Sample
 from motion_depth.evaluation.scores import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name
 from motion_depth.model.wan import MotionDepthModel, pad_contexts
-from motion_depth.pictures.colours import Maps
 from motion_depth.pictures.media import write_png, write_video
-from motion_depth.pictures.panels import spread_frames, strip, truth_and_prediction_rows, video
+from motion_depth.pictures.panels import spread_frames, strip, video
+from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses
-from motion_depth.readouts.statistics import Statistics
+from motion_depth.readouts.readout import Statistics
+from motion_depth.readouts.rows import truth_and_prediction_rows
 from motion_depth.training.trackers import show_pictures
 
 PICTURE_LEVEL = 0.25  # noise level of the panel and the video
@@ -39,7 +40,7 @@ class Validation:
         samples: this process's clips, encoded; as many on every process.
         own: how many of them count; the others count elsewhere.
         frames: uint8 (t, h, w, 3) of the first of them, for the pictures.
-        statistics: of the training set: loss scales and the mean-depth baseline.
+        statistics: of the training set: loss scales and maps for the baselines.
         balanced_motion: as in training.
         seed: of the noise.
         dtype: of the DiT.
@@ -74,8 +75,7 @@ class Validation:
                 if place >= self.own:
                     continue
                 keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
-                mean_depth = self.statistics.mean_depth.to(self.accelerator.device)
-                scores.append(score_frames(predictions, batch.targets, mean_depth, keys))
+                scores.append(score_frames(predictions, batch.targets, self.statistics.maps, keys))
                 losses.append({"sigma": sigma} | self._losses(predictions, batch))
                 if sample is self.samples[0] and sigma == PICTURE_LEVEL and self.accelerator.is_main_process:
                     self._draw(predictions, batch, sample, output_path / "validation", step)
@@ -96,26 +96,23 @@ class Validation:
         return {name: float(value.mean()) for name, value in found.items()}
 
     def _draw(self, predictions: dict[str, Tensor], batch: Batch, sample: Sample, folder: Path, step: int) -> None:
-        targets = batch.targets
-        truth = Maps(targets.motion[0], targets.depth[0], targets.motion_valid[0], targets.depth_valid[0])
-        rows = truth_and_prediction_rows(
-            self.frames, truth, Maps(predictions["motion"][0], predictions["log_depth"][0].exp())
-        )
+        truth = batch.targets.each(lambda value: value[0])
+        rows = truth_and_prediction_rows(self.frames, truth, {name: value[0] for name, value in predictions.items()})
         title = f"{sample.scene}, noise {sigma_name(PICTURE_LEVEL)}, iteration {step}"
         write_png(folder / f"step-{step}.png", strip(rows, spread_frames(len(self.frames)), title=title))
         write_video(folder / f"step-{step}.mp4", video(rows, title=title), FRAMES_PER_SECOND)
 
 
 def score_of(levels: dict[float, dict[str, float | None]]) -> float:
-    """What `best/` is chosen by: error as a share of the trivial baselines, averaged over depth, motion and levels.
+    """What `best/` is chosen by: error as a share of the trivial baselines, averaged over quantities and noise levels.
 
     1 is as good as mean depth and no motion; lower is better. Metrics that have no pixel are left out; one that is inf
-    or NaN makes the score so.
+    or NaN makes the score so. The order of the table plays no part, not even in the last bit.
     """
     shares = [
         found[name] / found[f"{name}_baseline"]
         for found in levels.values()
-        for name in ("abs_rel", "moving_epe")
+        for name in sorted(readout.scored for readout in READOUTS.values())
         if found[name] is not None and found[f"{name}_baseline"]
     ]
     return sum(shares) / len(shares) if shares else 1.0

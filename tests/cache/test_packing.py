@@ -6,15 +6,16 @@ import torch
 
 from motion_depth.cache.packing import pack_maps, unpack_maps
 from motion_depth.clips.batch import pack_targets
-from motion_depth.readouts.losses import Targets
-from tests.support.cache_setup import FIELDS, same_targets
+from motion_depth.readouts.targets import Targets
+from tests.support.cache_setup import same_targets
+from tests.support.quantities import motion_and_depth
 from tests.support.scene_files import make_operator, plain_scene
 
 
 def ones(dtype: torch.dtype = torch.float16) -> Targets:
     """Targets of 5 frames of 4 x 4 pixels."""
     mask = torch.ones(5, 4, 4, dtype=torch.bool)
-    return Targets(torch.ones(5, 2, 4, 4, dtype=dtype), mask, torch.ones(5, 4, 4, dtype=dtype), mask)
+    return motion_and_depth(torch.ones(5, 2, 4, 4, dtype=dtype), mask, torch.ones(5, 4, 4, dtype=dtype), mask)
 
 
 def test_packed_targets_come_back_bit_for_bit():
@@ -25,12 +26,12 @@ def test_packed_targets_come_back_bit_for_bit():
     bits[2:4] = bits[1]  # nothing moves
     maps = torch.from_numpy(bits.view(np.float16))
     masks = torch.from_numpy(random.random((2, t, h, w)) < 0.3)
-    packed = pack_maps(Targets(maps[:, :2], masks[0], maps[:, 2], masks[1]))
+    packed = pack_maps(motion_and_depth(maps[:, :2], masks[0], maps[:, 2], masks[1]))
     found = unpack_maps(packed, (t, h, w))
-    assert (found.motion.numpy().view(np.uint16) == bits[:, :2]).all()
-    assert (found.depth.numpy().view(np.uint16) == bits[:, 2]).all()
-    assert torch.equal(found.motion_valid, masks[0])
-    assert torch.equal(found.depth_valid, masks[1])
+    assert (found["motion"].map.numpy().view(np.uint16) == bits[:, :2]).all()
+    assert (found["depth"].map.numpy().view(np.uint16) == bits[:, 2]).all()
+    assert torch.equal(found["motion"].valid, masks[0])
+    assert torch.equal(found["depth"].valid, masks[1])
 
 
 def test_a_clips_packed_targets_are_small(tmp_path):
@@ -38,14 +39,14 @@ def test_a_clips_packed_targets_are_small(tmp_path):
     targets = pack_targets(make_operator(tmp_path, 32, 64)("ball"))
     packed = pack_maps(targets)
     assert same_targets(unpack_maps(packed, (5, 32, 64)), targets)
-    unpacked = sum(getattr(targets, name).nbytes for name in FIELDS)
+    unpacked = sum(tensor.nbytes for tensor in targets.tensors())
     assert sum(each.nbytes for each in packed.values()) < unpacked / 4
 
 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-3], lambda data: data.flip(0), lambda data: data[:0]], ids=["cut", "turned", "empty"]
 )
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", ["motion", "motion_valid", "depth", "depth_valid"])
 def test_damaged_packed_targets_are_an_error(name, damage):
     packed = pack_maps(ones())
     packed[name] = damage(packed[name])

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_depth.checkpoints import assemble
-from motion_depth.checkpoints.assemble import MOTION_FILE, load_heads
+from motion_depth.checkpoints import models
 from motion_depth.checkpoints.checkpoint import CONFIG, MANIFEST, read_checkpoint, write_checkpoint
+from motion_depth.checkpoints.models import load_heads
 from motion_depth.checkpoints.schema import STATISTICS_FILE
-from tests.support.small_checkpoint import PROMISED, small_checkpoint
+from tests.support.small_checkpoint import MOTION_FILE, PROMISED, small_checkpoint
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def test_a_whole_one_is_read_with_or_without_identity_and_with_what_later_versio
 )
 def test_sizes_that_the_files_do_not_have_are_refused_before_anything_is_built(folder, monkeypatch, field, value):
     edit(folder, field, value)
-    built, original = [], assemble.build_heads
+    built, original = [], models.MotionDepthHeads
     monkeypatch.setattr(
-        assemble, "build_heads", lambda *given: built.append(torch.empty(0).device.type) or original(*given)
+        models, "MotionDepthHeads", lambda *given: built.append(torch.empty(0).device.type) or original(*given)
     )
     with pytest.raises(ValueError, match=rf"{MOTION_FILE}: does not fit config.json \(\d+ tensors, the first is"):
         load_heads(read_checkpoint(folder), 16, 64)

@@ -5,7 +5,7 @@ import torch
 
 from motion_depth.clips.batch import Sample, make_batch
 from motion_depth.clips.noise import NoiseMixture
-from motion_depth.readouts.losses import Targets
+from tests.support.quantities import motion_and_depth
 
 MIXTURE = NoiseMixture.parse("1,1,1")
 
@@ -15,7 +15,7 @@ def sample(position: int) -> Sample:
     motion, depth = torch.randn(5, 2, 32, 32, generator=generator), torch.rand(5, 32, 32, generator=generator)
     valid = depth > 0.1
     return Sample(
-        position, "scene", position, "A ball.", Targets(motion.half(), valid, depth.half(), valid),
+        position, "scene", position, "A ball.", motion_and_depth(motion.half(), valid, depth.half(), valid),
         latents=torch.randn(48, 2, 2, 2, generator=generator), first=torch.randn(48, 1, 2, 2, generator=generator),
         context=torch.randn(7, 16, generator=generator),
     )  # fmt: skip
@@ -28,9 +28,10 @@ def test_a_batch_holds_its_samples_in_order_in_the_types_that_train():
     for row, each in enumerate(samples):
         assert torch.equal(batch.latents[row], each.latents.bfloat16())
         assert torch.equal(batch.first[row], each.first.bfloat16())
-        assert torch.equal(batch.targets.motion[row], each.targets.motion.float())
-        assert torch.equal(batch.targets.depth_valid[row], each.targets.depth_valid)
-    assert batch.targets.depth.dtype == torch.float32
+        for name, (values, valid) in batch.targets.items():
+            assert torch.equal(values[row], each.targets[name].map.float())
+            assert torch.equal(valid[row], each.targets[name].valid)
+            assert values.dtype == torch.float32
     assert batch.frames is None
 
 
@@ -39,7 +40,7 @@ def test_taken_frames_are_those_of_the_targets():
     batch = make_batch(samples, torch.zeros(2, 512, 16), MIXTURE, 0, torch.device("cpu"), torch.float32, loss_frames=2)
     assert batch.frames.shape == (2, 2)
     for row, each in enumerate(samples):
-        assert torch.equal(batch.targets.depth[row], each.targets.depth[batch.frames[row]].float())
+        assert torch.equal(batch.targets["depth"].map[row], each.targets["depth"].map[batch.frames[row]].float())
 
 
 def test_pinning_reaches_every_tensor_of_a_sample(monkeypatch):
@@ -48,7 +49,7 @@ def test_pinning_reaches_every_tensor_of_a_sample(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.data_ptr()) or self)
     original = sample(3)
     result = original.pin_memory()
-    tensors = [original.latents, original.first, original.context, *vars(original.targets).values()]
+    tensors = [original.latents, original.first, original.context, *original.targets.tensors()]
     assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in tensors)
     assert (result.position, result.scene, result.frames) == (3, "scene", None)
 

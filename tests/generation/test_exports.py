@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from motion_depth.generation.exports import points_of, write_depth, write_depth_png, write_motion, write_ply
+from motion_depth.generation.exports import points_of, write_arrays, write_depth_png, write_ply
+from motion_depth.readouts import READOUTS
 
 
 @pytest.fixture
@@ -65,14 +66,15 @@ def test_depth_picture_is_in_millimetres_and_0_is_nothing(maps, tmp_path):
 
 def test_arrays_come_with_their_units(tmp_path):
     motion, depth = torch.randn(3, 2, 4, 5), torch.rand(3, 4, 5)
-    write_motion(tmp_path / "motion.npz", motion)
-    write_depth(tmp_path / "depth.npz", depth, depth > 0.5)
+    predictions = {"motion": motion, "log_depth": depth.log(), "background_logit": 0.5 - depth}
+    for name, readout in READOUTS.items():
+        write_arrays(tmp_path / f"{name}.npz", readout.arrays(predictions))
     with np.load(tmp_path / "motion.npz") as file:
         assert (file["motion"] == motion.numpy()).all()
         assert "pixels" in str(file["units"])
         assert int(file["valid_from"]) == 1
     with np.load(tmp_path / "depth.npz") as file:
-        assert (file["depth"] == depth.numpy()).all()
-        assert (file["valid"] == (depth > 0.5).numpy()).all()
+        assert (file["depth"] == depth.log().exp().numpy()).all()
+        assert (file["valid"] == (depth >= 0.5).numpy()).all()
         assert "metres" in str(file["units"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["depth.npz", "motion.npz"]

@@ -6,8 +6,8 @@ import torch
 from diffsynth.core import load_state_dict
 from diffsynth.pipelines.wan_video import model_fn_wan_video
 
-from motion_depth.checkpoints.assemble import load_model
 from motion_depth.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from motion_depth.checkpoints.models import load_model
 from motion_depth.checkpoints.schema import LORA_FILE
 from motion_depth.generation.sample import TapRecorder, generate, load_fused, prepared_prompts, read_latents
 from motion_depth.model.wan import dit_forward, encode_prompts, load_pipeline, pad_contexts
@@ -61,7 +61,7 @@ def test_the_video_is_the_stock_pipelines_bit_for_bit(lora_checkpoint, first_fra
     assert not any(module._forward_hooks for module in own.dit.modules())
     assert list(made.readings) == [0, 3]
     assert made.readings[0].sigma == 1.0
-    assert made.readings[0].motion.shape == (FRAMES, 2, SIZE, SIZE)
+    assert made.readings[0].predictions["motion"].shape == (FRAMES, 2, SIZE, SIZE)
     # Decoded as they were kept; the library quantises frames by cutting off.
     decoded = own.vae.decode(made.latents, device="cpu", tiled=True)[0].movedim(0, -1)
     levels = ((decoded + 1) * 127.5).clip(0, 255)
@@ -75,7 +75,7 @@ def test_the_video_is_the_stock_pipelines_bit_for_bit(lora_checkpoint, first_fra
     with torch.no_grad():
         _, features = dit_forward(own.dit, noise, torch.tensor([1000.0]), context, model.heads.config.taps)
         expected_motion = model.heads(features)["motion"][0]
-    torch.testing.assert_close(made.readings[0].motion, expected_motion, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made.readings[0].predictions["motion"], expected_motion, rtol=1e-3, atol=1e-4)
 
 
 def test_bfloat16_gives_the_stock_pipelines_video_too(lora_checkpoint, wan_files, first_frame):
@@ -96,9 +96,9 @@ def test_bfloat16_gives_the_stock_pipelines_video_too(lora_checkpoint, wan_files
     last = read_latents(model, made.latents, made.latents[:, :, :1], torch.zeros(1, 512, check_weights(wan_files)["dit"]
                         ["text_dim"], dtype=torch.bfloat16), 0.02, 0)  # fmt: skip
     for reading in (*made.readings.values(), last):
-        assert reading.motion.dtype == torch.float32
-        assert reading.motion.isfinite().all()
-        assert (reading.depth > 0).all()
+        assert all(value.dtype == torch.float32 for value in reading.predictions.values())
+        assert reading.maps["motion"].map.isfinite().all()
+        assert (reading.maps["depth"].map > 0).all()
 
 
 def test_fused_lora_reads_as_adapters_do(lora_checkpoint, wan_files):

@@ -16,12 +16,14 @@ from motion_depth.model.heads import (
 )
 from motion_depth.model.layers import FrameDecoder, TimeExpansion, convex_upsample
 from motion_depth.model.wan import MotionDepthModel, count_operations
+from motion_depth.readouts.statistics import neutral
+from tests.support.quantities import statistics_of
 
 
 def build(kind: str = "dense", **changes) -> MotionDepthHeads:
     torch.manual_seed(0)
     config = HeadConfig(**{"dit_dim": 32, "taps": (1, 3), "kind": kind, **HEAD_SIZES["small"], **changes})
-    return MotionDepthHeads(config, motion_scale=3.0, log_depth=0.7, log_depth_scale=0.5)
+    return MotionDepthHeads(config, statistics_of(3.0, 0.7, 0.5))
 
 
 def shake(module: nn.Module) -> None:
@@ -168,7 +170,7 @@ def test_full_heads_stay_within_budget_at_5b_shapes():
             require_clip_embedding=False,
             fuse_vae_embedding_in_latents=True,
         )
-        heads = MotionDepthHeads(HeadConfig(3072, tap_blocks(30), **HEAD_SIZES["full"]), 1.0, 0.0, 1.0)
+        heads = MotionDepthHeads(HeadConfig(3072, tap_blocks(30), **HEAD_SIZES["full"]), neutral())
         out = heads(example_features(heads.config, (13, 15, 15), device="meta"))
     assert out["motion"].shape == (1, 49, 2, 480, 480)
     operations = count_operations(MotionDepthModel(dit, heads, train_dit=False), (13, 15, 15))
@@ -180,7 +182,7 @@ def test_full_heads_train_at_480x480x49_within_3_gib():
     """Counted: what autograd keeps of a bfloat16 forward at a 25th of the tokens, one chunk, weights and AdamW."""
     torch.manual_seed(0)
     config = HeadConfig(dit_dim=3072, taps=(9, 14, 19, 24), **HEAD_SIZES["full"])
-    heads = MotionDepthHeads(config, motion_scale=3.0, log_depth=0.7, log_depth_scale=0.5)
+    heads = MotionDepthHeads(config, statistics_of(3.0, 0.7, 0.5))
     weights = {parameter.shape for parameter in heads.parameters()} | {
         p.T.shape for p in heads.parameters() if p.ndim == 2
     }

@@ -1,4 +1,4 @@
-"""Panels: truth and prediction look alike, everything is labelled, maps are never smoothed."""
+"""Panels: everything is labelled, maps are never smoothed."""
 
 from itertools import pairwise
 
@@ -7,98 +7,11 @@ import pytest
 import torch
 
 from motion_depth.pictures import panels
-from motion_depth.pictures.colours import (
-    NO_VALUE,
-    DepthScale,
-    ErrorScale,
-    Maps,
-    MotionScale,
-    Scales,
-    colour_depth,
-    colour_error,
-    colour_motion,
-)
-from motion_depth.pictures.panels import PanelRow, reading_rows, spread_frames, strip, truth_and_prediction_rows, video
-from tests.support.panel_maps import FRAMES, HEIGHT, WIDTH, moving_square, vectors
-
-
-@pytest.fixture
-def truth() -> Maps:
-    return moving_square()
-
-
-@pytest.fixture
-def frames(truth: Maps) -> torch.Tensor:
-    """(t, h, w, 3) uint8, brighter where it is nearer."""
-    return (250 - 20 * truth.depth)[..., None].expand(-1, -1, -1, 3).to(torch.uint8)
-
-
-@pytest.fixture
-def prediction(truth: Maps) -> Maps:
-    """Half of the motion, and distances that are 10 % too large; predicted at every pixel and frame."""
-    return Maps(0.5 * truth.motion, 1.1 * truth.depth.clamp(min=1.0))
-
-
-# ---------------------------------------------------------------------------------------------- rows
-
-
-def test_truth_and_prediction_share_their_scales(frames, truth, prediction):
-    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
-    assert rows["True motion"].scale == rows["Predicted motion"].scale == MotionScale(4.0)
-    assert rows["True depth"].scale == rows["Predicted depth"].scale == DepthScale(2.0, 8.0)
-    expected = colour_motion(prediction.motion, 4.0)
-    assert (rows["Predicted motion"].frames[1:] == expected[1:]).all()
-    assert (rows["Predicted depth"].frames == colour_depth(prediction.depth, 2.0, 8.0)).all()
-
-
-def test_a_perfect_prediction_looks_like_the_truth(frames, truth):
-    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, truth)}
-    assert (rows["True motion"].frames == rows["Predicted motion"].frames).all()
-    assert (rows["True depth"].frames == rows["Predicted depth"].frames).all()
-
-
-def test_the_first_frame_has_no_motion(frames, truth, prediction):
-    rows = truth_and_prediction_rows(frames, truth, prediction)
-    for row in rows[1:4]:
-        assert (row.frames[0] == NO_VALUE).all(), row.label
-        assert (row.frames[1] != NO_VALUE).any(axis=-1).all(), row.label
-    assert prediction.motion_valid is None, "the caller's masks are left as they are"
-    assert truth.motion_valid.all()
-
-
-def test_errors_are_lengths_and_shares(frames, truth, prediction):
-    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
-    assert rows["Motion error"].scale == ErrorScale(4.0, "px")
-    assert rows["Depth error"].scale == ErrorScale(25.0, "%")
-    two_of_four = colour_error(torch.full((1, 1, 1), 2.0), 4.0)[0, 0, 0]
-    assert (rows["Motion error"].frames[1, 15, 12] == two_of_four).all()
-    ten_percent = colour_error(torch.full((1, 1, 1), 10.0), 25.0)[0, 0, 0]
-    found = rows["Depth error"].frames[0]
-    assert abs(found[8:].astype(int) - ten_percent).max() <= 2
-    assert (found[:8] == NO_VALUE).all(), "there is no true depth in the sky"
-
-
-def test_a_predictions_own_mask_hides_no_error(frames, truth, prediction):
-    nothing = torch.zeros_like(truth.depth_valid)
-    hidden = Maps(prediction.motion, prediction.depth, None, nothing)
-    rows = {row.label: row for row in truth_and_prediction_rows(frames, truth, hidden)}
-    assert (rows["Predicted depth"].frames == NO_VALUE).all()
-    shown = {row.label: row for row in truth_and_prediction_rows(frames, truth, prediction)}
-    assert (rows["Depth error"].frames == shown["Depth error"].frames).all()
-
-
-def test_readings_share_the_scales_of_the_first(frames, truth, prediction):
-    rows = reading_rows({"Generated video": frames}, {"Read": prediction, "Forecast": truth})
-    assert [row.label for row in rows] == [
-        "Generated video", "Read motion", "Forecast motion", "Read depth", "Forecast depth"
-    ]  # fmt: skip
-    assert [row.line for row in rows] == [0, 0, 0, 1, 1]
-    scales = Scales.of(prediction)
-    assert [row.scale for row in rows] == [None, *[scales.motion] * 2, *[scales.depth] * 2]
-    assert scales.motion == MotionScale(2.0)
-
-
-# ---------------------------------------------------------------------------------------------- layout
+from motion_depth.pictures.colours import NO_VALUE, ErrorScale
+from motion_depth.pictures.panels import PanelRow, spread_frames, strip, video
+from motion_depth.readouts.depth import DepthScale
+from motion_depth.readouts.motion import MotionScale
+from tests.support.quantities import FRAMES, HEIGHT, WIDTH, vectors
 
 
 @pytest.mark.parametrize(("total", "expected"), [(49, [0, 12, 24, 36, 48]), (3, [0, 1, 2]), (1, [0])])
@@ -167,7 +80,7 @@ def test_columns_are_named_by_the_clips_frame_numbers():
 def test_neighbours_of_equal_scale_share_one_legend():
     same = strip([grid_row(scale=DepthScale(1.0, 9.0)), grid_row(scale=DepthScale(1.0, 9.0))], [0])
     other = strip([grid_row(scale=DepthScale(1.0, 9.0)), grid_row(scale=DepthScale(2.0, 9.0))], [0])
-    nearest, farthest = colour_depth(torch.tensor([[[1.0, 9.0]]]), 1.0, 9.0)[0, 0]
+    nearest, farthest = DepthScale(1.0, 9.0).colour(torch.tensor([[[1.0, 9.0]]]))[0, 0]
     bars = [span(picture, tuple(colour))[0] for picture in (same, other) for colour in (nearest, farthest)]
     assert same.shape == other.shape
     assert bars[0].stop - bars[1].start > 160, "one bar as long as two tiles"
@@ -179,7 +92,7 @@ def test_the_middle_of_the_depth_bar_is_the_geometric_mean():
     picture = strip([grid_row(scale=DepthScale(1.0, 16.0))], [0])
     rows, columns = span(picture, (10, 200, 10))
     middle = picture[(rows.start + rows.stop) // 2, columns.stop + 3 * panels.GAP + 4].astype(int)
-    assert abs(middle - colour_depth(torch.tensor([[[4.0]]]), 1.0, 16.0)[0, 0, 0]).max() < 12
+    assert abs(middle - DepthScale(1.0, 16.0).colour(torch.tensor([[[4.0]]]))[0, 0, 0]).max() < 12
 
 
 @pytest.mark.parametrize("size", [(32, 48), (300, 400)])
@@ -197,14 +110,24 @@ def test_wheel_shows_where_things_go():
     rows, columns = span(picture, (10, 200, 10))
     legend = picture[rows, columns.stop + 2 * panels.GAP : -panels.MARGIN]
     y, x = legend.shape[0] // 2, legend.shape[1] // 2
-    to_the_right = colour_motion(vectors((-2.0, 0.0)), 3.0)[0, 0, 0]  # backward flow points to where it came from
+    to_the_right = MotionScale(3.0).colour(vectors((-2.0, 0.0)))[0, 0, 0]  # backward flow points to where it came from
     radius = (panels.LEGEND - 16) // 2
     assert abs(legend[y, x + radius * 2 // 3].astype(int) - to_the_right).max() < 12
     assert (legend[y, x] > 240).all()
 
 
-def test_video_shows_every_frame_with_its_number(frames, truth, prediction):
-    rows = truth_and_prediction_rows(frames, truth, prediction)
+def moving_rows() -> list[PanelRow]:
+    """A picture and two maps on scales of their own, all other in every frame."""
+    random = np.random.default_rng(0)
+    scales = [None, MotionScale(4.0), DepthScale(2.0, 8.0)]
+    return [
+        PanelRow(f"Row {line}", random.integers(0, 255, (FRAMES, HEIGHT, WIDTH, 3), np.uint8), scale, line)
+        for line, scale in enumerate(scales)
+    ]
+
+
+def test_video_shows_every_frame_with_its_number():
+    rows = moving_rows()
     pictures = video(rows, range(0, 10, 2), "a scene")
     assert pictures.dtype == np.uint8
     assert pictures.shape[0] == FRAMES
@@ -225,8 +148,8 @@ def test_video_puts_pictures_left_and_lines_beside_them():
     assert (picture[:, column] == (10, 200, 10)).all(axis=-1).sum() == 2 * 160 + panels.LINE, "as high as both lines"
 
 
-def test_pictures_are_the_same_every_time(frames, truth, prediction):
-    first, second = (truth_and_prediction_rows(frames, truth, prediction) for _ in range(2))
+def test_pictures_are_the_same_every_time():
+    first, second = moving_rows(), moving_rows()
     assert (strip(first, [0, 3], title="σ ≥ 1") == strip(second, [0, 3], title="σ ≥ 1")).all()
     assert (video(first) == video(second)).all()
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from motion_depth.readouts.losses import Targets
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
+from motion_depth.readouts.targets import Targets
+from tests.support.quantities import motion_and_depth
 
 
 def totals(sums: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -19,7 +20,7 @@ def scene() -> tuple[Targets, dict[str, torch.Tensor]]:
     motion[0, 1, :, 0, 1] = torch.tensor([3.0, 4.0])
     motion_valid = torch.tensor([[[[False] * 3], [[True, True, False]]]])
     depth = torch.tensor([2.0, 4.0, 0.0]).expand(1, 2, 1, 3).clone()
-    targets = Targets(motion, motion_valid, depth, depth > 0)
+    targets = motion_and_depth(motion, motion_valid, depth, depth > 0)
     predictions = {
         "motion": torch.zeros(1, 2, 2, 1, 3),
         "log_depth": torch.tensor([1.0, 5.0, 9.0]).log().expand(1, 2, 1, 3).clone(),
@@ -56,10 +57,14 @@ def test_temporal_consistency_sees_flicker_and_not_bias():
     torch.manual_seed(0)
     depth = 2 + torch.rand(1, 3, 8, 8)[:, :1].expand(1, 3, 8, 8)
     everywhere = torch.ones(1, 3, 8, 8, dtype=torch.bool)
-    targets = Targets(torch.zeros(1, 3, 2, 8, 8), everywhere, depth, everywhere)
+    targets = motion_and_depth(torch.zeros(1, 3, 2, 8, 8), everywhere, depth, everywhere)
 
     def score(log_depth: torch.Tensor) -> float:
-        predictions = {"motion": targets.motion, "log_depth": log_depth, "background_logit": torch.zeros_like(depth)}
+        predictions = {
+            "motion": torch.zeros(1, 3, 2, 8, 8),
+            "log_depth": log_depth,
+            "background_logit": torch.zeros_like(depth),
+        }
         return finish(totals(prediction_sums(predictions, targets)))["temporal_consistency"]
 
     assert score(depth.log() + 0.7) == pytest.approx(0, abs=1e-6)
@@ -74,7 +79,7 @@ def test_temporal_consistency_follows_the_motion():
     motion = torch.zeros(1, 2, 2, 1, 4)
     motion[:, 1, 0] = -1.0
     everywhere = torch.ones(1, 2, 1, 4, dtype=torch.bool)
-    targets = Targets(motion, everywhere, log_depth.exp(), everywhere)
+    targets = motion_and_depth(motion, everywhere, log_depth.exp(), everywhere)
     predictions = {"motion": motion, "log_depth": log_depth + 1, "background_logit": torch.zeros(1, 2, 1, 4)}
     sums = totals(prediction_sums(predictions, targets))
     assert sums["temporal_pixels"] == 3  # the pixel that came in from outside is left out
@@ -83,13 +88,10 @@ def test_temporal_consistency_follows_the_motion():
 
 def test_baselines():
     targets, _ = scene()
-    sums = baseline_sums(targets, torch.tensor([[2.0, 2.0, 2.0]]))
+    sums = baseline_sums(targets, {"mean_depth": torch.tensor([[2.0, 2.0, 2.0]])})
     metrics = finish(totals(sums["baseline"]))
     assert metrics["abs_rel"] == pytest.approx(0.25)
     assert metrics["moving_epe"] == pytest.approx(5)
     assert finish(totals(sums["constant_velocity"]))["moving_epe"] == pytest.approx(5)  # nothing moved before
-    targets.motion = targets.motion.expand(1, 2, 2, 1, 3)[:, [1, 1]]
-    targets.motion_valid = targets.motion_valid[:, [1, 1]]
-    assert finish(totals(baseline_sums(targets, torch.ones(1, 3))["constant_velocity"]))["moving_epe"] == pytest.approx(
-        2.5
-    )
+    moving = baseline_sums(targets.take(torch.tensor([[1, 1]])), {"mean_depth": torch.ones(1, 3)})["constant_velocity"]
+    assert finish(totals(moving))["moving_epe"] == pytest.approx(2.5)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from motion_depth.readouts.losses import Targets
 from motion_depth.readouts.statistics import measure
+from motion_depth.readouts.targets import Targets
 from tests.support.inprocess import train
+from tests.support.quantities import motion_and_depth
 from tests.support.scene_files import plain_scene
 from tools import make_metadata
 
@@ -52,12 +53,12 @@ def targets(**changes: float) -> Targets:
     for name, value in changes.items():
         maps[name].view(-1)[0] = value
     valid = torch.ones(3, 4, 4, dtype=torch.bool)
-    return Targets(maps["motion"], valid, maps["depth"], valid.clone())
+    return motion_and_depth(maps["motion"], valid, maps["depth"], valid.clone())
 
 
 @pytest.mark.parametrize("changes", [{"depth": 0.0}, {"depth": math.inf}, {"depth": math.nan}, {"motion": math.inf},
                                      {"motion": math.nan}])  # fmt: skip
 def test_a_scale_that_is_not_finite_is_an_error(changes):
-    assert measure([targets()]).log_depth == pytest.approx(math.log(3))
+    assert measure([targets()]).numbers["log_depth"] == pytest.approx(math.log(3))
     with pytest.raises(ValueError, match=r"^statistics of the training clips: \w[\w ]* is (inf|-inf|nan), and no loss"):
         measure([targets(), targets(**changes)])

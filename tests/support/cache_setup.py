@@ -14,10 +14,9 @@ from motion_depth.cache.cached import ClipCache, Missing
 from motion_depth.cache.encode import encode_missing
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.model.weights import WanFiles
-from motion_depth.readouts.losses import Targets
+from motion_depth.readouts.targets import Targets
 from tests.support.scene_files import make_operator, plain_scene
 
-FIELDS = ("motion", "motion_valid", "depth", "depth_valid")
 ROWS = "video,prompt\nball,A ball.\nramp,A ramp.\n"
 CLIPS = 8  # two scenes of 12 frames; clips of 5 frames with stride 2 leave four windows in each
 
@@ -92,8 +91,8 @@ class CacheSetup:
 
 
 def same_targets(one: Targets, other: Targets) -> bool:
-    pairs = [(getattr(one, name), getattr(other, name)) for name in FIELDS]
-    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+    pairs = zip(one.tensors(), other.tensors(), strict=True)
+    return list(one) == list(other) and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
 
 
 def touch(path: Path) -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from motion_depth.checkpoints.checkpoint import write_checkpoint
-from motion_depth.checkpoints.schema import DEPTH_FILE, LORA_FILE, MOTION_FILE, STATISTICS_FILE
+from motion_depth.checkpoints.schema import LORA_FILE, STATISTICS_FILE, head_file
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
-from motion_depth.readouts.losses import LossScales
-from motion_depth.readouts.statistics import Statistics
+from tests.support.quantities import statistics_of
 from tests.support.tool_runs import config_of
 
 HEADS = HeadConfig(16, (1, 2), width=8, decoder_widths=(8, 8, 8), mixer_blocks=1)
+MOTION_FILE, DEPTH_FILE = head_file("motion"), head_file("depth")
 PROMISED = (MOTION_FILE, DEPTH_FILE, STATISTICS_FILE, LORA_FILE)
 
 
@@ -21,12 +21,11 @@ def small_checkpoint(
     folder: Path, run: Mapping = {}, training: Mapping = {}, files: Mapping[str, dict[str, Tensor]] = {}
 ) -> Path:
     """Writes it; settings, bookkeeping and files beside or instead of its own."""
-    statistics = Statistics(1.0, LossScales(2.0, 0.3, 0.1), 0.05, 0.0, torch.full((32, 32), 3.0))
-    heads = MotionDepthHeads(HEADS, 2.0, 1.0, 0.3)
+    statistics = statistics_of()
+    heads = MotionDepthHeads(HEADS, statistics)
     tensors = {
-        MOTION_FILE: heads.motion.state_dict(),
-        DEPTH_FILE: heads.depth.state_dict(),
-        STATISTICS_FILE: {"mean_depth": statistics.mean_depth},
+        **{head_file(name): head.state_dict() for name, head in heads.items()},
+        STATISTICS_FILE: statistics.maps,
         LORA_FILE: {"blocks.0.q.lora_A.weight": torch.zeros(4, 16), "blocks.0.q.lora_B.weight": torch.zeros(16, 4)},
     }
     config = config_of(HEADS, statistics, folder.parent)

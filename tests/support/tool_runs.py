@@ -4,18 +4,18 @@ from pathlib import Path
 
 import torch
 
-from motion_depth.checkpoints.assemble import LoraConfig, model_config, model_tensors
 from motion_depth.checkpoints.checkpoint import write_checkpoint
+from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.model.lora import add_lora
 from motion_depth.model.wan import MotionDepthModel, load_pipeline
 from motion_depth.model.weights import WanFiles, check_weights
-from motion_depth.readouts.losses import LossScales
-from motion_depth.readouts.statistics import Statistics
+from motion_depth.readouts.readout import Statistics
+from tests.support.quantities import statistics_of
 from tools import evaluate, generate
 
 SIZE, FRAMES = 64, 9
-LORA = LoraConfig(4, ("q", "v"))
+LORA = LoraShape(4, ("q", "v"))
 TRAINING = {"step": 1, "clips": 1, "processes": 1, "wandb_run_id": None, "best_score": None,
             "scheduler": {"last_epoch": 1, "base_lrs": [1e-4], "_last_lr": [1e-4]},
             "health": {"skipped": 0, "in_row": 0, "norms": []}}  # fmt: skip
@@ -40,12 +40,12 @@ def make_checkpoint(folder: Path, files: WanFiles) -> Path:
     torch.manual_seed(0)
     arguments = check_weights(files)["dit"]
     config = HeadConfig(arguments["dim"], tap_blocks(arguments["num_layers"], (0.3, 0.6)), **HEAD_SIZES["small"])
-    heads = MotionDepthHeads(config, motion_scale=2.0, log_depth=1.0, log_depth_scale=0.3)
+    statistics = statistics_of(size=SIZE)
+    heads = MotionDepthHeads(config, statistics)
     dit = add_lora(load(files, "dit").dit, LORA.rank, LORA.target_modules)
     for name, parameter in [*heads.named_parameters(), *dit.named_parameters()]:
         if ".out." in name or ".lora_B." in name:
             torch.nn.init.normal_(parameter.data, std=0.05)
-    statistics = Statistics(1.0, LossScales(2.0, 0.3, 0.1), 0.05, 0.0, torch.full((SIZE, SIZE), 3.0))
     model = MotionDepthModel(dit, heads, train_dit=False)
     write_checkpoint(folder, model_tensors(model, statistics), config_of(config, statistics, folder.parent))
     return folder

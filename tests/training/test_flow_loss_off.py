@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from motion_depth.checkpoints.assemble import LORA_FILE, load_model, read_lora_config
 from motion_depth.checkpoints.checkpoint import read_checkpoint
+from motion_depth.checkpoints.models import LORA_FILE, load_model, read_lora_config
 from motion_depth.generation.sample import load_fused
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
 from motion_depth.model.wan import load_pipeline

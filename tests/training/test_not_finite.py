@@ -11,11 +11,12 @@ import torch
 from motion_depth.evaluation.report import write_report
 from motion_depth.evaluation.scores import not_finite, score_frames, summarise
 from motion_depth.files.atomic import finite
-from motion_depth.readouts.losses import Targets
 from motion_depth.readouts.metrics import finish, prediction_sums
+from motion_depth.readouts.targets import Targets
 from motion_depth.training import validation
 from motion_depth.training.validation import is_better, score_of
 from tests.support.inprocess import train
+from tests.support.quantities import motion_and_depth
 from tests.support.runs import SMALL, rows
 from tools.evaluate import parse_args, write_results
 
@@ -33,7 +34,7 @@ def clip() -> tuple[Targets, dict[str, torch.Tensor]]:
     depth[:, :, :2, :2] = 0
     motion_valid = torch.ones(1, 2, 8, 8, dtype=torch.bool)
     motion_valid[:, 0] = False
-    targets = Targets(motion, motion_valid, depth, depth > 0)
+    targets = motion_and_depth(motion, motion_valid, depth, depth > 0)
     predictions = {
         "motion": motion + 0.5,
         "log_depth": torch.where(depth > 0, depth, 1.0).log() + 0.05,
@@ -82,7 +83,7 @@ def scored(motion: float = 0.0, depth: float = 0.0) -> list[pandas.DataFrame]:
                 predictions["motion"] = predictions["motion"] + motion
                 predictions["log_depth"] = predictions["log_depth"] + depth
             keys = {"scene": scene, "window": 0, "sigma": sigma}
-            found.append(score_frames(predictions, targets, torch.full((8, 8), 1.5), keys))
+            found.append(score_frames(predictions, targets, {"mean_depth": torch.full((8, 8), 1.5)}, keys))
     return found
 
 

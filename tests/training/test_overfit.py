@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 
-from motion_depth.checkpoints.assemble import build_heads
-from motion_depth.clips.batch import pack_targets, stack_targets
+from motion_depth.clips.batch import pack_targets
 from motion_depth.clips.dataset import create_motion_data_operator
 from motion_depth.clips.noise import clip_noise
 from motion_depth.evaluation.scores import metrics_of, score_frames
@@ -14,7 +13,8 @@ from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, e
 from motion_depth.model.wan import ClipEncoder, MotionDepthModel, load_pipeline, pad_contexts
 from motion_depth.model.weights import WanFiles, check_weights
 from motion_depth.readouts.losses import head_losses
-from motion_depth.readouts.statistics import measure
+from motion_depth.readouts.statistics import measure, neutral
+from motion_depth.readouts.targets import Targets
 
 
 @pytest.mark.parametrize("kind", ["dense"])
@@ -27,10 +27,10 @@ def test_heads_overfit_one_clip(demo_scenes, tiny_wan, kind):
     encoder = ClipEncoder(pipe)
     latents, first = encoder.frames(clip.frames[None])
     context = pad_contexts([encoder.prompt("A ball hits a ball.")])
-    targets = stack_targets([pack_targets(clip)]).to("cpu")
+    targets = Targets.stack([pack_targets(clip)]).to("cpu")
     statistics = measure([pack_targets(clip)])
     config = HeadConfig(pipe.dit.dim, tap_blocks(len(pipe.dit.blocks)), kind, **HEAD_SIZES["small"])
-    model = MotionDepthModel(pipe.dit, build_heads(config, statistics), train_dit=False)
+    model = MotionDepthModel(pipe.dit, MotionDepthHeads(config, statistics), train_dit=False)
     optimizer = torch.optim.AdamW(model.heads.parameters(), lr=1e-3, weight_decay=0.0)
     sigma = torch.tensor([0.02])
 
@@ -44,8 +44,9 @@ def test_heads_overfit_one_clip(demo_scenes, tiny_wan, kind):
         torch.nn.utils.clip_grad_norm_(model.heads.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
-        median_depth = torch.full(targets.depth.shape[-2:], statistics.log_depth).exp()
-        rows = score_frames(forward(10_000), targets, median_depth, {"scene": "", "window": 0, "sigma": 0.02})
+        median_depth = torch.full((96, 96), statistics.numbers["log_depth"]).exp()
+        keys = {"scene": "", "window": 0, "sigma": 0.02}
+        rows = score_frames(forward(10_000), targets, {"mean_depth": median_depth}, keys)
     metrics = metrics_of(rows)
     assert metrics["moving_epe"] < 0.3 * metrics["moving_epe_baseline"]
     assert metrics["abs_rel"] < 0.3 * metrics["abs_rel_baseline"]
@@ -55,7 +56,7 @@ def test_a_bfloat16_copy_of_the_run_stalls():
     """Why heads and LoRA are float32 under bf16 autocast: at lr 1e-4 most updates are less than bfloat16 can add."""
     torch.manual_seed(0)
     config = HeadConfig(dit_dim=64, taps=(0, 1), kind="linear")
-    trained = MotionDepthHeads(config, motion_scale=1.0, log_depth=0.0, log_depth_scale=1.0)
+    trained = MotionDepthHeads(config, neutral())
     torch.nn.init.normal_(trained.motion.out.weight, std=0.2)  # as after some training
     features = example_features(config, (2, 2, 2))
     goal = copy.deepcopy(trained)  # a hundredth away in every weight

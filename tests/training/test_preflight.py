@@ -25,7 +25,7 @@ def settings(**changes: object) -> SimpleNamespace:
 
 
 def total_bytes(sample: Sample) -> int:
-    tensors = [*vars(sample).values(), *vars(sample.targets).values()]
+    tensors = [*vars(sample).values(), *sample.targets.tensors()]
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 

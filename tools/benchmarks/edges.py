@@ -25,6 +25,7 @@ from torch.nn.functional import max_pool2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.data.motion import FrameMotion, compose
 from tools.demo.scenes.builders import SCENES
 from tools.demo.scenes.recording import CAMERAS, Recording, record
@@ -33,7 +34,6 @@ from tools.demo.scenes.world import World
 
 NAMES = ("ball_collide", "ball_rolls_off", "duck_and_domino", "ball_and_block_fall", "roll_behind_box", "ball_train")
 FRAMES = 33  # of a scene
-MOVING_PIXELS = 0.5  # over two frames
 WRONG_PIXELS = 0.5  # a hidden point that is kept has another surface's motion if it is off by more
 BANDS = ((1, 1), (2, 2), (3, 4), (5, 99))  # pixels to the nearest pixel of another body
 

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from motion_depth.latents import WAN22
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.model.wan import MotionDepthModel, count_operations
+from motion_depth.readouts.statistics import neutral
 from motion_depth.tiny.model import build_tokenizer, dit_arguments
 from motion_depth.tiny.vae import TinyWanVideoVAE38
 
@@ -128,12 +129,12 @@ def write_tokenizer(folder: Path) -> Path:
 
 
 def build_heads(preset: Preset) -> MotionDepthHeads:
-    """Both heads in float32; the statistics of a typical scene."""
+    """All heads in float32."""
     torch.manual_seed(1)
     blocks = preset.dit["num_layers"]
     taps = tap_blocks(blocks) if blocks >= 6 else (blocks - 1,)
     config = HeadConfig(preset.dit["dim"], taps, **preset.heads)
-    return MotionDepthHeads(config, motion_scale=4.0, log_depth=1.1, log_depth_scale=0.3)
+    return MotionDepthHeads(config, neutral())
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ from motion_depth.clips.batch import Batch
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.model.wan import ClipEncoder, MotionDepthModel
-from motion_depth.readouts.losses import LossScales, head_losses
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.losses import head_losses, total_loss
+from motion_depth.readouts.statistics import neutral
 from motion_depth.training.loader import BatchLoader
 from motion_depth.training.run import build_optimizer
 from motion_depth.training.state import named_trainable
@@ -67,10 +69,10 @@ def run_ours(
             predictions = prepared(
                 batch.latents, batch.first, batch.context, batch.noise, batch.sigma, stage == 2, batch.frames
             )
-            losses = head_losses(predictions, batch.targets, LossScales(), True)
-            total = losses["motion_loss"] + losses["depth_loss"]
+            losses = head_losses(predictions, batch.targets, neutral().scales)
             if stage == 2:
-                total = total + predictions["flow_loss"]
+                losses["flow_loss"] = predictions["flow_loss"]
+            total = total_loss(losses, dict.fromkeys([*READOUTS, *(["flow"] if stage == 2 else [])], 1.0))
             clock.mark("heads")
             accelerator.backward(total.mean())
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

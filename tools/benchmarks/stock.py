@@ -15,11 +15,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from motion_depth.clips.batch import stack_targets
 from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
 from motion_depth.model.heads import DitFeatures, MotionDepthHeads
 from motion_depth.model.weights import quiet
-from motion_depth.readouts.losses import LossScales, head_losses
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.losses import head_losses, total_loss
+from motion_depth.readouts.statistics import neutral
+from motion_depth.readouts.targets import Targets
 from tools.benchmarks.timing import StepClock
 
 LORA_TARGETS = "q,k,v,o,ffn.0,ffn.2"
@@ -90,10 +92,9 @@ class StockModule(DiffusionTrainingModule):
         shared, positive, _ = inputs
         flow = FlowMatchSFTLoss(self.pipe, **shared, **positive)
         self.clock.mark("dit")
-        losses = head_losses(
-            self.heads(self._features()), stack_targets([targets]).to(self.pipe.device), LossScales(), True
-        )
-        total = (losses["motion_loss"] + losses["depth_loss"]).mean()
+        targets = Targets.stack([targets]).to(self.pipe.device)
+        losses = head_losses(self.heads(self._features()), targets, neutral().scales)
+        total = total_loss(losses, dict.fromkeys(READOUTS, 1.0)).mean()
         self.clock.mark("heads")
         return total + flow.squeeze() if self.stage == 2 else total
 

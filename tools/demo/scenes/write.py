@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.files.folders import clear_leftovers, complete_folder
 
 from .recording import simulate
@@ -24,7 +25,6 @@ from .render import SceneRenderer
 
 MODALITIES = ("rgb", "motion_vectors", "distance_to_camera")
 SETTINGS_FILE = "demo_scenes.json"
-MOVING_PIXELS = 0.5  # a pixel moves when its motion vector is longer than this
 BYTES_PER_PIXEL = 4 * 4 + 4 + 3  # motion, depth and an uncompressed picture: what a pixel takes on disk at most
 
 

@@ -1,4 +1,4 @@
-"""Models to checkpoint tensors and back: what training saves is what stage 2 and every tool rebuild."""
+"""Models to the tensors of a checkpoint and back: what training saves is what stage 2 and every tool rebuild."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor, nn
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
-from motion_depth.checkpoints.schema import DEPTH_FILE, FORMAT, LORA_FILE, MOTION_FILE, STATISTICS_FILE
+from motion_depth.checkpoints.schema import FORMAT, LORA_FILE, STATISTICS_FILE, head_file
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
 from motion_depth.model.wan import MotionDepthModel
-from motion_depth.readouts.statistics import Statistics
+from motion_depth.readouts import READOUTS
+from motion_depth.readouts.readout import Statistics
 
 VERSIONS = ("diffsynth", "torch", "accelerate", "peft", "transformers", "safetensors")
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraShape:
     """Rank and target modules of the LoRA on the DiT, and the block behind which there is none (None: no such)."""
 
     rank: int
@@ -29,7 +30,7 @@ class LoraConfig:
     last_block: int | None = None
 
 
-def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraConfig | None, run: dict) -> dict:
+def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraShape | None, run: dict) -> dict:
     """The config.json of a checkpoint: enough to rebuild the heads, and to know what they were trained on.
 
     Args:
@@ -40,33 +41,32 @@ def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraConfig | N
         "heads": heads.to_json(),
         "statistics": statistics.to_json(),
         "lora": None if lora is None else asdict(lora),
-        "motion": "backward flow in pixels of the clip's resolution, x right, y down, to the previous sampled frame",
-        "depth": "natural logarithm of metres along the ray (distance to camera)",
+        **{name: readout.meaning for name, readout in READOUTS.items()},
         "run": run,
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
 
 
 def model_tensors(model: MotionDepthModel, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
-    """The tensor files of a checkpoint: heads, LoRA if the DiT has one, and the per-pixel mean depth."""
-    files = {
-        MOTION_FILE: model.heads.motion.state_dict(),
-        DEPTH_FILE: model.heads.depth.state_dict(),
-        STATISTICS_FILE: {"mean_depth": statistics.mean_depth},
-    }
+    """The tensor files of a checkpoint: a file for each head, LoRA if the DiT has one, and the statistics' maps."""
+    files = {head_file(name): head.state_dict() for name, head in model.heads.items()}
+    files[STATISTICS_FILE] = statistics.maps
     if lora := lora_state_dict(model.dit):
         files[LORA_FILE] = lora
     return files
 
 
 def read_statistics(checkpoint: Checkpoint) -> Statistics:
-    """The training set's statistics as they were when the heads were made. Raises ValueError if the map is none."""
-    where = f"{checkpoint.folder / STATISTICS_FILE}: mean_depth"
-    if (mean_depth := checkpoint.tensors(STATISTICS_FILE).get("mean_depth")) is None:
-        raise ValueError(f"{where} is missing")
-    if mean_depth.dim() != 2 or not mean_depth.numel() or not mean_depth.isfinite().all():
-        raise ValueError(f"{where}: found shape {tuple(mean_depth.shape)}, expected (h, w) of finite metres")
-    return Statistics.from_json(checkpoint.config["statistics"], mean_depth)
+    """The training set's statistics as they were when the heads were made. Raises ValueError if a map is none."""
+    maps, path = checkpoint.tensors(STATISTICS_FILE), checkpoint.folder / STATISTICS_FILE
+    for name in (name for readout in READOUTS.values() for name in readout.maps):
+        if name not in maps:
+            raise ValueError(f"{path}: {name} is missing")
+        if maps[name].dim() != 2 or not maps[name].numel() or not maps[name].isfinite().all():
+            raise ValueError(
+                f"{path}: {name}: found shape {tuple(maps[name].shape)}, expected (h, w) of finite numbers"
+            )
+    return Statistics.from_json(checkpoint.config["statistics"], maps)
 
 
 def read_head_config(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> HeadConfig:
@@ -84,11 +84,6 @@ def read_head_config(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> H
     return config
 
 
-def build_heads(config: HeadConfig, statistics: Statistics) -> MotionDepthHeads:
-    """New heads whose first prediction is the training set's median depth and no motion."""
-    return MotionDepthHeads(config, statistics.scales.motion, statistics.log_depth, statistics.scales.log_depth)
-
-
 def load_heads(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> MotionDepthHeads:
     """Rebuilds a checkpoint's heads and loads their weights (float32, on the CPU).
 
@@ -97,13 +92,13 @@ def load_heads(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> MotionD
     """
     config, statistics = read_head_config(checkpoint, dit_dim, num_blocks), read_statistics(checkpoint)
     with torch.device("meta"):  # nothing of a size that the files do not have is ever built
-        planned = build_heads(config, statistics)
-    files = {name: checkpoint.tensors(name) for name in (MOTION_FILE, DEPTH_FILE)}
-    for (name, tensors), head in zip(files.items(), (planned.motion, planned.depth), strict=True):
-        _require_shapes(head, tensors, checkpoint.folder / name)
-    heads = build_heads(config, statistics)
-    heads.motion.load_state_dict(files[MOTION_FILE])
-    heads.depth.load_state_dict(files[DEPTH_FILE])
+        planned = MotionDepthHeads(config, statistics)
+    tensors = {name: checkpoint.tensors(head_file(name)) for name in planned}
+    for name, head in planned.items():
+        _require_shapes(head, tensors[name], checkpoint.folder / head_file(name))
+    heads = MotionDepthHeads(config, statistics)
+    for name, head in heads.items():
+        head.load_state_dict(tensors[name])
     return heads
 
 
@@ -121,10 +116,10 @@ def _require_shapes(module: nn.Module, tensors: dict[str, Tensor], source: Path)
         raise ValueError(f"{source}: {wrong[0]} is {tensors[wrong[0]].dtype}, expected torch.float32")
 
 
-def read_lora_config(checkpoint: Checkpoint) -> LoraConfig | None:
+def read_lora_config(checkpoint: Checkpoint) -> LoraShape | None:
     """LoRA of a checkpoint, None for stage 1."""
     lora = checkpoint.config["lora"]
-    return None if lora is None else LoraConfig(**lora | {"target_modules": tuple(lora["target_modules"])})
+    return None if lora is None else LoraShape(**lora | {"target_modules": tuple(lora["target_modules"])})
 
 
 def read_lora(checkpoint: Checkpoint, dit: WanModel) -> dict[str, Tensor]:
