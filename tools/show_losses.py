@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 
 LOG_FILE = "log.jsonl"
-LOSSES = ("loss", "motion_loss", "depth_loss", "flow_loss")
 
 
-def read_log(run: Path) -> list[dict]:
-    """Training rows of a run's log, in order. Raises ValueError naming the file, or the line, that is wrong."""
+def read_rows(run: Path) -> list[dict]:
+    """All rows of a run's log, in order. Raises ValueError naming the file, or the line, that is wrong."""
     path = run / LOG_FILE
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; give the OUTPUT_PATH of a run that has trained")
@@ -25,13 +24,17 @@ def read_log(run: Path) -> list[dict]:
     complete, _, _ = path.read_text().rpartition("\n")  # the last line may be half-written while the run goes on
     for number, line in enumerate(complete.splitlines(), start=1):
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError as error:
             raise ValueError(f"{path}: line {number} is not JSON ({error})") from None
-        if "loss" in row and "group" not in row:  # rows of validation name their group
-            rows.append(row)
+    return rows
+
+
+def read_losses(run: Path) -> list[dict]:
+    """Rows of training alone: those of validation and health name their group. Raises ValueError, also without any."""
+    rows = [row for row in read_rows(run) if "loss" in row and "group" not in row]
     if not rows:
-        raise ValueError(f"{path}: holds no losses yet")
+        raise ValueError(f"{run / LOG_FILE}: holds no losses yet")
     return rows
 
 
@@ -44,16 +47,15 @@ def first_and_last(rows: list[dict], name: str) -> tuple[float, float]:
 
 
 def print_table(runs: list[Path]) -> None:
-    logs = {run: read_log(run) for run in runs}
+    logs = {run: read_losses(run) for run in runs}
     width = max(len("run"), *(len(str(run)) for run in runs))
     print(f"{'run':<{width}}  {'iterations':>10}  {'':<12}  {'first':>8}  {'last':>8}")
     for run, rows in logs.items():
         title = f"{run!s:<{width}}  {rows[-1]['step']:>10}"
-        for name in LOSSES:
-            if name in rows[0]:
-                first, last = first_and_last(rows, name)
-                print(f"{title}  {name.replace('_', ' '):<12}  {first:8.4f}  {last:8.4f}")
-                title = " " * len(title)
+        for name in (name for name in rows[0] if name.endswith("loss")):
+            first, last = first_and_last(rows, name)
+            print(f"{title}  {name.replace('_', ' '):<12}  {first:8.4f}  {last:8.4f}")
+            title = " " * len(title)
 
 
 def main() -> int:

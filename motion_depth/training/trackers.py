@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Protocol
 
 import imageio.v3 as iio
 import numpy as np
@@ -23,8 +22,8 @@ LOGGING_FOLDER = "tensorboard"  # accelerate's logging_dir, within the output fo
 SERVER_TIMEOUT = "5"  # seconds that wandb's server has to answer before the run is logged offline
 
 
-class Tracker(Protocol):
-    """What a tracker needs beside accelerate's own class for it, on the main process only.
+class Tracker:
+    """What one of accelerate's trackers needs beside its class there, on the main process; as it stands: nothing.
 
     Attributes:
         package: what must be importable.
@@ -38,15 +37,18 @@ class Tracker(Protocol):
         Args:
             run_id: of the run to go on with (see `begin`), or None. step: iterations that it has made.
         """
+        return {}
 
     def begin(self, tracker: GeneralTracker, config: dict[str, object]) -> str | None:
         """Stores a run's settings. Returns an id by which a continued run finds its place, if it needs one."""
+        tracker.store_init_configuration(config)
+        return None
 
     def show(self, tracker: GeneralTracker, pictures: dict[str, Path], step: int) -> None:
-        """Shows PNG and MP4 files, by the names of their panels."""
+        """Shows PNG and MP4 files, by the names of their panels, if it can."""
 
 
-class Wandb:
+class Wandb(Tracker):
     package = "wandb"
 
     def arguments(self, output_path: Path, run_id: str | None, step: int) -> dict[str, object]:
@@ -92,7 +94,7 @@ class Wandb:
         return ("online", "") if logged_in else ("offline", "no wandb login (run `wandb login` or set WANDB_API_KEY)")
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     package = "tensorboard"
 
     def arguments(self, output_path: Path, run_id: str | None, step: int) -> dict[str, object]:

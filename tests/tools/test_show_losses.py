@@ -31,7 +31,7 @@ def test_a_run_of_one_row(tmp_path):
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "lo')
-    assert show_losses.read_log(tmp_path) == [{"step": 1, "loss": 2}]
+    assert show_losses.read_losses(tmp_path) == [{"step": 1, "loss": 2}]
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path, text, expected):
     if text is not None:
         (tmp_path / "log.jsonl").write_text(text)
     with pytest.raises(ValueError, match=expected) as caught:
-        show_losses.read_log(tmp_path)
+        show_losses.read_losses(tmp_path)
     assert str(tmp_path / "log.jsonl") in str(caught.value)

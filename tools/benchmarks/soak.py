@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import runpy
@@ -31,15 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import accelerate  # noqa: F401 (imported once, here, so that a start of the training script takes a second)
 import torch
 import transformers  # noqa: F401
-from safetensors.torch import load_file
 
-from motion_depth.checkpoints.checkpoint import read_checkpoint, step_folders
+from motion_depth.checkpoints.checkpoint import STEP_FOLDER, read_checkpoint, step_folders
 from motion_depth.files.folders import leftovers
+from tools.show_losses import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
 SPEED = ("clips_per_s", "data_wait")  # in the log; the rest of it must be equal
-WEIGHTS = ("motion_head.safetensors", "depth_head.safetensors", "lora.safetensors")
 
 
 class Job:
@@ -105,7 +103,7 @@ class Job:
     def check(self, newest: int) -> int:
         """Every checkpoint that is there must be whole, and the newest not older than before. Returns its step."""
         for folder in self.output.glob("[!.]*"):
-            if folder.is_dir() and folder.name.startswith(("step-", "final", "best")):
+            if STEP_FOLDER.fullmatch(folder.name) or folder.name in ("final", "best"):
                 read_checkpoint(folder)  # raises if it is not
         steps = [step for step, _ in step_folders(self.output)]
         if max(steps, default=0) < newest:
@@ -119,22 +117,15 @@ class Job:
 
 
 def compare(one: Path, other: Path) -> None:
-    """Raises ValueError unless two finished runs have the same weights, log and best score."""
-    for name in WEIGHTS:
-        if (one / "final" / name).exists() != (other / "final" / name).exists():
-            raise ValueError(f"{name} is in one of {one} and {other} only")
-        if (one / "final" / name).exists():
-            ours, theirs = load_file(one / "final" / name), load_file(other / "final" / name)
-            if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in ours):
-                raise ValueError(f"{name} differs between {one} and {other}")
-    rows = [_rows(folder) for folder in (one, other)]
+    """Raises ValueError unless two finished runs have the same weights, byte for byte, and the same log."""
+    names = sorted({path.name for run in (one, other) for path in (run / "final").glob("*.safetensors")})
+    for name in names:
+        files = [run / "final" / name for run in (one, other)]
+        if not all(path.exists() for path in files) or len({path.read_bytes() for path in files}) > 1:
+            raise ValueError(f"{name} differs between {one} and {other}, or is in one of them only")
+    rows = [[row | dict.fromkeys(SPEED) for row in read_rows(run)] for run in (one, other)]
     if rows[0] != rows[1]:
         raise ValueError(f"log.jsonl differs between {one} and {other}")
-
-
-def _rows(output: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in SPEED} for row in rows]
 
 
 def prepare(work: Path) -> list[str]:
@@ -146,11 +137,11 @@ def prepare(work: Path) -> list[str]:
 
     if not table.exists():
         shutil.rmtree(data, ignore_errors=True)
-        tool("make_demo_scenes.py", "--output", data, "--height", 64, "--width", 64, "--num_frames", 12,
+        tool("demo/make_scenes.py", "--output", data, "--height", 64, "--width", 64, "--num_frames", 12,
              "--scenes", "ball_collide", "ball_ramp", "duck_and_domino")  # fmt: skip
         tool("make_metadata.py", "--dataset_base_path", data, "--output", table)
     if not model.exists():
-        tool("make_tiny_wan.py", "--dataset_base_path", data, "--output", model)
+        tool("demo/make_tiny_wan.py", "--dataset_base_path", data, "--output", model)
     flags = ["--dataset_base_path", data, "--dataset_metadata_path", table, "--model_base_path", model]
     flags += ["--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no", "--dataset_num_workers", 1]
     flags += ["--gradient_accumulation_steps", 3, "--save_steps", 2, "--keep_last", 2, "--lr_warmup_steps", 4]
