@@ -181,24 +181,20 @@ def check(args: argparse.Namespace, settings: Settings) -> int:
     """Checks the scenes, prints and keeps what was found. Returns the exit status."""
     from motion_depth.doctor.check import check_dataset
     from motion_depth.doctor.record import write_record
-    from motion_depth.doctor.text import text_lines
+    from motion_depth.doctor.report import text, write_report
 
     metadata_path = args.dataset_metadata_path or (args.output if args.output.is_file() else None)
     count_tokens = token_counter(args.tokenizer_path) if args.tokenizer_path else None
     checked = check_dataset(
         args.dataset_base_path, metadata_path, settings, args.workers, sys.stderr.isatty(), count_tokens
     )
-    for line in text_lines(checked):
-        print(line)
+    print(text(checked))
     errors, warnings = checked.count("error"), checked.count("warning")
     if metadata_path is not None:
         kept = write_record(metadata_path, checked.prints, checked.verdict, checked.verdicts, checked.findings)
         print(f"kept in {kept}")
     if args.report is not None:
-        from motion_depth.doctor.report import write_report
-
-        page, _ = write_report(checked, args.report)
-        print(f"report: {page}")
+        print(f"report: {write_report(checked, args.report)}")
     return 1 if errors or warnings else 0
 
 

@@ -46,6 +46,12 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and a sign that there are more."""
+    listed = list(names)
+    return ", ".join([*listed[:most], *["..."] * (len(listed) > most)])
+
+
 def raise_errors(findings: Iterable[Finding], title: str) -> None:
     """One ValueError that lists every error, a line each; nothing if there is none."""
     found = errors(findings)

@@ -6,23 +6,23 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-from motion_depth.data.findings import Finding, by_severity
+from motion_depth.data.findings import Finding, by_severity, some
 from motion_depth.data.layouts import find_scenes, incomplete_scenes, what_scenes_are
 from motion_depth.data.motion import MotionConvention
+from motion_depth.data.windows import Stride
 from motion_depth.doctor.convention import Verdict, judge
-from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, identical_rules, size_rules
+from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, likeness_rules
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
 from motion_depth.doctor.quick import short_rules
 from motion_depth.doctor.record import fingerprints
-from motion_depth.doctor.rows import check_rows
-from motion_depth.doctor.scene_rules import scene_rules
+from motion_depth.doctor.rows import CountTokens, check_rows
 from motion_depth.progress import ProgressBar
 
 
@@ -31,11 +31,11 @@ class Settings:
     """How training will read the dataset, see `create_motion_data_operator`."""
 
     num_frames: int = 49
-    frame_stride: int | Literal["auto"] = "auto"
+    frame_stride: Stride = "auto"
     convention: MotionConvention = field(default_factory=MotionConvention)
 
 
-@dataclass
+@dataclass(frozen=True)
 class DatasetCheck:
     """The result.
 
@@ -62,10 +62,6 @@ class DatasetCheck:
     seconds: float
     workers: int
 
-    @property
-    def read_bytes(self) -> int:
-        return sum(measure.read_bytes for measure in self.measures)
-
     def count(self, severity: str) -> int:
         return sum(finding.severity == severity for finding in self.findings)
 
@@ -76,7 +72,7 @@ def check_dataset(
     settings: Settings | None = None,
     workers: int | None = None,
     progress: bool = False,
-    count_tokens: Callable[[str], int] | None = None,
+    count_tokens: CountTokens | None = None,
 ) -> DatasetCheck:
     """Check the scenes that a CSV lists, or all under the base path if there is no CSV.
 
@@ -91,52 +87,38 @@ def check_dataset(
         ValueError: there is no such folder or CSV, or there is no scene. Everything else becomes a finding.
     """
     base, settings = Path(base_path), settings or Settings()
-    on_disk = find_scenes(base)
-    findings: list[Finding] = []
-    prompts: dict[str, str] = {}
-    listed = on_disk
-    if metadata_path is not None:
-        rows, findings = check_rows(Path(metadata_path), count_tokens)
+    path = None if metadata_path is None else Path(metadata_path)
+    listed, findings, prompts = find_scenes(base), [], {}
+    if path is not None:
+        rows, findings = check_rows(path, count_tokens)
         prompts = {str(PurePosixPath(row["video"])): row["prompt"] for row in reversed(rows) if row["video"]}
+        if missing := sorted(set(listed) - prompts.keys()):
+            message = f"{len(missing)} scenes are not in the CSV and were not checked: {some(missing)}"
+            findings.append(Finding("note", "scene_unlisted", message))
         listed = sorted(prompts)
-        findings += _unlisted(on_disk, listed)
     findings += incomplete_scenes(base, listed)
     if not listed and not findings:
         raise ValueError(f"--dataset_base_path {base}: no scene found; a scene is {what_scenes_are()}")
     prints = fingerprints(base, listed)
     workers = max(1, min(workers or _cores(), len(listed)))
     begin = time.perf_counter()
-    measures = sorted(_measure_all(base, listed, workers, progress), key=lambda measure: measure.scene)
+    measures = list(_measure_all(base, listed, workers, progress))
     seconds = time.perf_counter() - begin
     verdicts = {measure.scene: judge([measure.evidence]) for measure in measures}
     verdict = judge([measure.evidence for measure in measures])
-    for measure in measures:
-        findings += measure.findings
+    findings += [finding for measure in measures for finding in measure.findings]
     frames = {measure.scene: len(measure.frames) for measure in measures if measure.frames}
     findings += short_rules(frames, settings.num_frames, settings.frame_stride, settings.convention.frame_offset)
     findings += convention_rules(verdict, verdicts, measures, settings.convention)
     findings += depth_rules(measures, verdict, verdicts)
-    findings += identical_rules(measures)
-    findings += size_rules(measures)
-    path = None if metadata_path is None else Path(metadata_path)
-    ordered = by_severity(findings)
-    return DatasetCheck(base, path, settings, measures, verdicts, verdict, ordered, prompts, prints, seconds, workers)
-
-
-def _unlisted(on_disk: Sequence[str], listed: Sequence[str]) -> list[Finding]:
-    missing = sorted(set(on_disk) - set(listed))
-    if not missing:
-        return []
-    names = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-    return [
-        Finding("note", "scene_unlisted", f"{len(missing)} scenes are not in the CSV and were not checked: {names}")
-    ]
+    findings += likeness_rules(measures)
+    findings = by_severity(findings)
+    return DatasetCheck(base, path, settings, measures, verdicts, verdict, findings, prompts, prints, seconds, workers)
 
 
 def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> Iterator[SceneMeasure]:
-    bar = ProgressBar(total=len(scenes), unit="scene", desc="reading", disable=not progress)
     begin, read = time.perf_counter(), 0
-    with bar:
+    with ProgressBar(total=len(scenes), unit="scene", desc="reading", disable=not progress) as bar:
         for measure in _in_processes(base, scenes, workers):
             read += measure.read_bytes
             bar.set_postfix_str(f"{read / 1e6 / max(time.perf_counter() - begin, 1e-6):.0f} MB/s", refresh=False)
@@ -146,27 +128,15 @@ def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool
 
 def _in_processes(base: Path, scenes: Sequence[str], workers: int) -> Iterator[SceneMeasure]:
     if workers == 1:
-        yield from (_measure(base, scene) for scene in scenes)
+        yield from map(measure_scene, repeat(base), scenes)
         return
     # A forked worker starts at once; a fresh one would import torch first, for longer than many a check takes.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context) as pool:
-        futures = [pool.submit(_measure, base, scene) for scene in scenes]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _measure(base: Path, scene: str) -> SceneMeasure:
-    measure = measure_scene(base, scene)
-    measure.findings += scene_rules(measure)
-    measure.paths = {}  # of no more use, and by far the largest part to hand over
-    return measure
+    try:
+        with ProcessPoolExecutor(workers, context) as pool:
+            yield from pool.map(measure_scene, repeat(base), scenes)
+    except BrokenProcessPool:
+        raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
 
 
 def _cores() -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from motion_depth.data.motion import MotionConvention
-from motion_depth.doctor.photometry import BASELINES, CANDIDATES, OFFSETS, PER_OFFSET, Evidence
+from motion_depth.doctor.photometry import CANDIDATES, OFFSETS, PER_OFFSET, Evidence
 
 MIN_EXPLAINED = 0.05  # the best reading must explain this much, or light changes more than motion does
 LONGER_BASELINE = 0.05  # a longer baseline must explain this much more than one frame
@@ -28,7 +28,8 @@ OFFSET_BETTER, OFFSET_CLEARLY_BETTER = 0.015, 0.025
 # Forward flow fits better to the next frame by this share of the errors both ways, in nearly every frame.
 FITS_BETTER, SURE_NEXT = 0.01, 2.0
 
-FLAGS = ("units", "direction", "y_axis", "frame_offset")
+UNITS = {"pixels": "pixels", "normalized": "shares of the picture's size", "ndc": "shares of half the picture's size"}
+FILES = {0: "its frame", 1: "the next frame", -1: "the frame before"}
 
 
 @dataclass(frozen=True)
@@ -43,41 +44,50 @@ class Verdict:
     the change to the next frame that they explain, 0 if they do not lead there.
     """
 
-    convention: MotionConvention | None
-    fitting: tuple[MotionConvention, ...]
-    explained: float
-    next_best: float
-    gains: tuple[float, ...]
-    scenes: int
-    frames: int
+    convention: MotionConvention | None = None
+    fitting: tuple[MotionConvention, ...] = ()
+    explained: float = 0.0
+    next_best: float = 0.0
+    gains: tuple[float, ...] = (0.0,) * len(CANDIDATES)
+    scenes: int = 0
+    frames: int = 0
     forward_flow: bool = False
     explained_next: float = 0.0
 
     @property
     def unknown(self) -> tuple[str, ...]:
         """Fields in which the fitting conventions differ."""
-        return tuple(name for name in FLAGS if len({getattr(each, name) for each in self.fitting}) > 1)
+        fields = asdict(CANDIDATES[0])
+        return tuple(name for name in fields if len({getattr(each, name) for each in self.fitting}) > 1)
+
+
+def describe(convention: MotionConvention) -> str:
+    """In words: "backward motion in pixels, y down, in the file of its frame"."""
+    units, file = UNITS[convention.units], FILES[convention.frame_offset]
+    return f"{convention.direction} motion in {units}, y {convention.y_axis}, in the file of {file}"
 
 
 def flags(convention: MotionConvention, given: MotionConvention | None = None) -> str:
     """The flags of a convention, those with the documented value left out; "" for the documented one.
 
-    Args:
-        given: the convention that is set now; where it has another value, the flag is named all the same.
+    given: the convention that is set now; where it has another value, the flag is named all the same.
     """
     documented, now = asdict(MotionConvention()), asdict(given or convention)
-    chosen = {
-        name: value for name, value in asdict(convention).items() if value != documented[name] or value != now[name]
-    }
-    return " ".join(f"--motion_{name} {value}" for name, value in chosen.items())
+    wanted = asdict(convention).items()
+    return " ".join(f"--motion_{name} {it}" for name, it in wanted if it != documented[name] or it != now[name])
+
+
+def flags_or_all(convention: MotionConvention) -> str:
+    """The flags of a convention; all of them for the documented one."""
+    return flags(convention) or " ".join(f"--motion_{name} {it}" for name, it in asdict(convention).items())
 
 
 def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
     """The verdict on scenes, each with the evidence of some of its frames; every scene counts alike."""
     scenes = [frames for frames in scenes if frames]
+    if not scenes:
+        return Verdict()
     shares = [_scene_shares(frames) for frames in scenes]
-    if not shares:
-        return Verdict(None, (), 0.0, 0.0, (0.0,) * len(CANDIDATES), 0, 0)
     chosen = np.concatenate([each[_baseline(each)] for each in shares]) / len(shares)  # frames, candidates
     # Where nothing shows from one frame to the next, what little differs between the offsets is chance.
     telling = [i for i, each in enumerate(shares) if each[0].sum(axis=0).max() > MIN_EXPLAINED]
@@ -89,29 +99,24 @@ def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
     best = order[_offset(adjacent[:, order])]
     explained_next = _explained_next([scenes[i] for i in telling], kind, adjacent[:, best].sum())
     best = best if explained_next is None else kind
-    out = [_ruled_out(adjacent if c in order else chosen, c, best) for c in range(len(CANDIDATES))]
-    frames = sum(len(each[0]) for each in shares)
+    common = {"gains": tuple(gains.tolist()), "scenes": len(shares), "frames": sum(len(each[0]) for each in shares)}
     if gains[best] < MIN_EXPLAINED:
-        return Verdict(None, (), float(gains[best]), 0.0, tuple(gains.tolist()), len(shares), frames)
+        return Verdict(explained=float(gains[best]), **common)
+    out = [_ruled_out(adjacent if c in order else chosen, c, best) for c in range(len(CANDIDATES))]
     if explained_next is not None:
         out = [is_out or each.frame_offset != 0 for each, is_out in zip(CANDIDATES, out, strict=True)]
     fitting = tuple(each for each, is_out in zip(CANDIDATES, out, strict=True) if not is_out)
     # Of several that fit, the documented one is the simplest explanation; CANDIDATES begin with it. Not for the offset,
     # about which `_offset` has decided.
     same_offset = [each for each in fitting if each.frame_offset == CANDIDATES[best].frame_offset]
-    close = [each for each in same_offset if gains[best] - gains[CANDIDATES.index(each)] < LESS]
-    next_best = max((gain for gain, is_out in zip(gains, out, strict=True) if is_out), default=0.0)
-    explained = gains[best] if explained_next is None else adjacent[:, best].sum()
     return Verdict(
-        close[0],
+        next(each for each in same_offset if gains[best] - gains[CANDIDATES.index(each)] < LESS),
         fitting,
-        float(explained),
-        float(next_best),
-        tuple(gains.tolist()),
-        len(shares),
-        frames,
-        explained_next is not None,
-        explained_next or 0.0,
+        explained=float(gains[best] if explained_next is None else adjacent[:, best].sum()),
+        next_best=float(gains[out].max()) if any(out) else 0.0,
+        forward_flow=explained_next is not None,
+        explained_next=explained_next or 0.0,
+        **common,
     )
 
 
@@ -125,6 +130,14 @@ def differing(verdict: Verdict, scenes: Mapping[str, Verdict]) -> dict[str, Verd
     return {name: its for name, its in scenes.items() if its.convention and not fitting & {*its.fitting}}
 
 
+def surely(differences: NDArray, deviations: float) -> bool:
+    """Whether the sum of differences over frames (frames,) is above 0 by so many of its standard errors."""
+    if len(differences) < 2:
+        return False
+    error = math.sqrt(len(differences)) * float(differences.std(ddof=1))
+    return error > 0 and float(differences.sum()) / error > deviations
+
+
 def _explained_next(scenes: Sequence[Sequence[Evidence]], kind: int, explained: float) -> float | None:
     """The share that the vectors, read as a candidate without an offset, explain of the change to the next frame.
 
@@ -133,13 +146,12 @@ def _explained_next(scenes: Sequence[Sequence[Evidence]], kind: int, explained: 
     """
     if not scenes:
         return None
-    either_way = np.array([frame.either_way[:, kind] for frames in scenes for frame in frames])
-    before, after = either_way.T
+    before, after = np.array([frame.either_way[:, kind] for frames in scenes for frame in frames]).T
     better = (before - after) / np.maximum(before + after, 1e-6)
     still = [sum(frame.next_still for frame in frames) for frames in scenes]
     moved = [sum(frame.next_moved[kind] for frame in frames) for frames in scenes]
     gain = float(np.mean([1 - m / max(s, 1e-6) for m, s in zip(moved, still, strict=True)]))
-    return gain if gain > explained and better.mean() > FITS_BETTER and _deviations(better) > SURE_NEXT else None
+    return gain if gain > explained and better.mean() > FITS_BETTER and surely(better, SURE_NEXT) else None
 
 
 def _scene_shares(frames: Sequence[Evidence]) -> NDArray:
@@ -149,15 +161,14 @@ def _scene_shares(frames: Sequence[Evidence]) -> NDArray:
     """
     still, moved = np.stack([each.still for each in frames]), np.stack([each.moved for each in frames])
     total = np.maximum(np.nansum(still, axis=0), 1e-6)
-    shares = np.nan_to_num((still[..., None] - moved) / total[:, None])
-    return shares.swapaxes(0, 1)
+    return np.nan_to_num((still[..., None] - moved) / total[:, None]).swapaxes(0, 1)
 
 
 def _baseline(shares: NDArray) -> int:
     """The baseline over which the best reading explains most; the shortest if others are not clearly better."""
     most = shares.sum(axis=1).max(axis=1)
     most[0] += LONGER_BASELINE
-    return int(np.argmax(most[: len(BASELINES)]))
+    return int(np.argmax(most))
 
 
 def _offset(shares: NDArray) -> int:
@@ -165,19 +176,10 @@ def _offset(shares: NDArray) -> int:
     gains = shares.sum(axis=0)
     best = int(np.argmax(gains))
     better = gains[best] - gains[0]
-    sure = better > OFFSET_BETTER and _deviations(shares[:, best] - shares[:, 0]) > SURE
+    sure = better > OFFSET_BETTER and surely(shares[:, best] - shares[:, 0], SURE)
     return best if sure or better > OFFSET_CLEARLY_BETTER else 0
 
 
 def _ruled_out(shares: NDArray, candidate: int, best: int) -> bool:
     worse = shares[:, best] - shares[:, candidate]
-    total = worse.sum()
-    return bool(total > FAR_LESS or (total > LESS and _deviations(worse) > SURE))
-
-
-def _deviations(differences: NDArray) -> float:
-    """The sum of differences over frames, in standard errors of that sum; 0 for a single frame."""
-    if len(differences) < 2:
-        return 0.0
-    error = math.sqrt(len(differences)) * float(differences.std(ddof=1))
-    return float(differences.sum()) / error if error > 0 else 0.0
+    return bool(worse.sum() > FAR_LESS or (worse.sum() > LESS and surely(worse, SURE)))

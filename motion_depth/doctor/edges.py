@@ -6,17 +6,27 @@ frame earlier or later the outline lies elsewhere. How fast anything moves, or s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from motion_depth.doctor.photometry import MAX_DEPTH_DIFFERENCE, NOISE, OFFSETS, SEARCHED_PIXELS, depth_error, finite
+from motion_depth.doctor.photometry import (
+    MAX_DEPTH_DIFFERENCE,
+    NOISE,
+    OFFSETS,
+    Pixels,
+    depth_error,
+    finite,
+    search_step,
+)
 
 SAMPLED_EDGES = 1000  # pairs of neighbouring pixels per motion file
 MIN_EDGES = 20
 JUMP = 0.25  # an edge is a difference of more than this share of the MIN_EDGES-th largest one
+# Another frame's depth file must fit better by this share of what depth could jump there, in nearly every frame (in
+# units of the standard error over frames).
+FITS_BETTER, SURE = 0.1, 2.5
 
 
 def weigh_edges(motion: Mapping[int, NDArray], depth: Mapping[int, NDArray], rng: np.random.Generator) -> NDArray:
@@ -29,20 +39,35 @@ def weigh_edges(motion: Mapping[int, NDArray], depth: Mapping[int, NDArray], rng
         (OFFSETS, OFFSETS): motion file t + offset (rows) against depth file t + offset; the mean over the edges of the
         motion, 1 where the distance jumps by MAX_DEPTH_DIFFERENCE or more. NaN where a file or edges are missing.
     """
-    found = np.full((len(OFFSETS), len(OFFSETS)), np.nan)
+    jumps = np.full((len(OFFSETS), len(OFFSETS)), np.nan)
     for m, offset in enumerate(OFFSETS):
         one, other = _motion_edges(motion[-offset], rng)
         for d, depth_offset in enumerate(OFFSETS):
             if len(one[0]) and -depth_offset in depth:
                 distances = depth[-depth_offset]
-                found[m, d] = depth_error(distances[one], distances[other]).mean() / MAX_DEPTH_DIFFERENCE
-    return found
+                jumps[m, d] = depth_error(distances[one], distances[other]).mean() / MAX_DEPTH_DIFFERENCE
+    return jumps
 
 
-def _motion_edges(motion: NDArray, rng: np.random.Generator) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
-    """Rows and columns (n,) of pixels, and of the neighbours right of or below them, between which the motion jumps."""
-    height, width = motion.shape[:2]
-    step = max(1, round(math.sqrt(height * width / SEARCHED_PIXELS)))
+def depth_offset(edges: Sequence[NDArray], motion_offset: int) -> int | None:
+    """Frame t's depth lies in the file of frame t + this; None if that cannot be told.
+
+    Args:
+        edges: from `weigh_edges`, of some frames of a scene. motion_offset: frame t's motion lies in file t + this.
+    """
+    rows = np.array([each[OFFSETS.index(motion_offset)] for each in edges]).reshape(-1, len(OFFSETS))
+    rows = rows[~np.isnan(rows).any(axis=1)]
+    if len(rows) < 2:
+        return None
+    best = int(np.argmax(rows.mean(axis=0)))
+    better = rows[:, [best]] - rows[:, [0] if best else [1, 2]]  # frames, others
+    error = better.std(axis=0, ddof=1) / len(rows) ** 0.5
+    return OFFSETS[best] if (better.mean(axis=0) >= np.maximum(FITS_BETTER, SURE * error)).all() else None
+
+
+def _motion_edges(motion: NDArray, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Pixels, and their neighbours to the right or below, between which the motion (H, W, 2) jumps."""
+    step = search_step(motion)
     first = int(rng.integers(step))
     across = _jumps(motion[first::step], axis=1)
     down = _jumps(motion[:, first::step], axis=0)
@@ -62,5 +87,4 @@ def _motion_edges(motion: NDArray, rng: np.random.Generator) -> tuple[tuple[NDAr
 
 def _jumps(motion: NDArray, axis: int) -> NDArray:
     """The larger of the differences in x and y between neighbours along an axis, of (H, W, 2)."""
-    x, y = (np.abs(np.diff(finite(motion[..., channel]), axis=axis)) for channel in (0, 1))
-    return np.maximum(x, y)
+    return np.maximum(*(np.abs(np.diff(finite(motion[..., channel]), axis=axis)) for channel in (0, 1)))

@@ -43,6 +43,8 @@ MAX_DEPTH_DIFFERENCE = 0.1  # as a share of the distance
 OCCLUDED = 0.05  # as a share of the distance: beyond, another surface is found
 SAME_SURFACE = 0.02  # as a share of the distance: below, surely the same one
 
+Pixels = tuple[NDArray, NDArray]  # rows and columns (P,)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -81,49 +83,68 @@ def weigh(window: Window, rng: np.random.Generator) -> Evidence | None:
     at = _sample_pixels(window.motion, rng)
     if not len(at[0]):
         return None
+    here = np.stack([at[1], at[0]]).astype(np.float32)[:, None]  # x and y, (2, 1, P)
     steps = _candidate_steps(window, at)
+    now, distance = window.rgb[0][at].astype(np.float32), window.depth[0][at]
     still, moved = np.full(len(BASELINES), np.nan), np.full((len(BASELINES), len(CANDIDATES)), np.nan)
-    now = window.rgb[0][at].astype(np.float32)
     for b, back in enumerate(BASELINES):
         if back not in window.rgb:
             continue
         unmoved = _colour_error(now, window.rgb[back][at])
         still[b] = unmoved.mean()
         # Further back, the vectors are multiplied: one frame more or less is no longer told apart.
-        x, y = back * steps[:, : PER_OFFSET if back > 1 else None] + _positions(at)
+        x, y = back * steps[:, : PER_OFFSET if back > 1 else None] + here
         error = _colour_error(now, _bilinear(window.rgb[back], x, y))
-        if back > 1 and 0 in window.depth and back in window.depth:
-            found, expected = _nearest(window.depth[back], x, y), window.depth[0][at]
-            error = np.where(depth_error(found, expected) > OCCLUDED, unmoved, error)
+        if back > 1 and back in window.depth:
+            error = np.where(depth_error(_nearest(window.depth[back], x, y), distance) > OCCLUDED, unmoved, error)
         moved[b] = np.resize(error.mean(axis=1), len(CANDIDATES))
-    next_still, next_moved, either_way = _weigh_next(window, at, steps[:, :PER_OFFSET])
-    return Evidence(still, moved, next_still, next_moved, either_way, _weigh_depth(window, at, steps))
 
-
-def _weigh_next(window: Window, at: tuple[NDArray, NDArray], steps: NDArray) -> tuple[float, NDArray, NDArray]:
-    """Evidence.next_still, next_moved and either_way. steps: (2, K, P).
-
-    Forward flow, negated, is nearly backward flow, and the other way round; what nobody sees in one of the two
-    neighbours would count more than the difference. So the same vector is followed both ways at the same pixels.
-    """
-    now, distance = window.rgb[0][at].astype(np.float32), window.depth[0][at]
-    seen = _moving(steps)
-    errors = []
-    for back, (x, y) in ((1, _positions(at) + steps), (-1, _positions(at) - steps)):
+    # Forward flow, negated, is nearly backward flow, and the other way round; what nobody sees in one of the two
+    # neighbours would count more than the difference. So the same vector is followed both ways at the same pixels.
+    seen, errors = _moving(steps[:, :PER_OFFSET]), []
+    for back in (1, -1):
+        x, y = here + back * steps[:, :PER_OFFSET]
         errors.append(_colour_error(now, _bilinear(window.rgb[back], x, y)))
         seen &= depth_error(_nearest(window.depth[back], x, y), distance) < SAME_SURFACE
-    either_way = np.where(seen, np.stack(errors), 0.0).sum(axis=2) / np.maximum(seen.sum(axis=1), 1)
-    return float(_colour_error(now, window.rgb[-1][at]).mean()), errors[1].mean(axis=1), either_way
+
+    # Each candidate is asked about the distances of the pixels that move in its own file.
+    x, y = steps + here
+    unmoved, along = (depth_error(each, distance) for each in (window.depth[1][at], _nearest(window.depth[1], x, y)))
+    changes = np.stack([np.broadcast_to(unmoved, along.shape), along], axis=1)
+    return Evidence(
+        still,
+        moved,
+        next_still=float(_colour_error(now, window.rgb[-1][at]).mean()),
+        next_moved=errors[1].mean(axis=1),
+        either_way=_mean_where(seen, np.stack(errors)),
+        depth=_mean_where(_moving(steps)[:, None], changes),
+    )
 
 
-def _sample_pixels(motion: Mapping[int, NDArray], rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Rows and columns (P,) of pixels that move, and of pixels where the three motion files differ, half and half.
+def search_step(motion: NDArray) -> int:
+    """Every how many rows and columns of a frame (H, W, ...) are looked at."""
+    return max(1, round(math.sqrt(motion.shape[0] * motion.shape[1] / SEARCHED_PIXELS)))
+
+
+def finite(values: NDArray) -> NDArray:
+    return np.where(np.isfinite(values), values, np.float32(0))
+
+
+def depth_error(found: NDArray, expected: NDArray) -> NDArray:
+    """Difference as a share of what is expected, at most MAX_DEPTH_DIFFERENCE; nothing matches nothing only."""
+    something, expects = is_there(found), is_there(expected)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.minimum(np.abs(found - expected) / expected, MAX_DEPTH_DIFFERENCE)
+    return np.where(something & expects, error, np.where(something | expects, MAX_DEPTH_DIFFERENCE, 0.0))
+
+
+def _sample_pixels(motion: Mapping[int, NDArray], rng: np.random.Generator) -> Pixels:
+    """Pixels that move, and pixels where the three motion files differ, half and half.
 
     The first tell the directions and units, the second to which frame a file belongs. How long a vector must be
     follows from the longest ones: their unit is not known.
     """
-    height, width = motion[0].shape[:2]
-    step = max(1, round(math.sqrt(height * width / SEARCHED_PIXELS)))
+    step = search_step(motion[0])
     top, left = rng.integers(step, size=2)
     x, y = (np.stack([finite(motion[k][top::step, left::step, axis]) for k in (0, -1, 1)]) for axis in (0, 1))
     lengths = np.maximum(np.abs(x).max(axis=0), np.abs(y).max(axis=0))
@@ -138,25 +159,16 @@ def _choose(values: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     moving = values[values > NOISE]
     if not len(moving):
         return np.empty(0, np.int64)
-    found = np.flatnonzero(values > max(NOISE, MOVING * np.quantile(moving, 0.98)))
-    return rng.choice(found, count, replace=False) if len(found) > count else found
+    large = np.flatnonzero(values > max(NOISE, MOVING * np.quantile(moving, 0.98)))
+    return rng.choice(large, count, replace=False) if len(large) > count else large
 
 
-def finite(values: NDArray) -> NDArray:
-    return np.where(np.isfinite(values), values, np.float32(0))
-
-
-def _candidate_steps(window: Window, at: tuple[NDArray, NDArray]) -> NDArray:
+def _candidate_steps(window: Window, at: Pixels) -> NDArray:
     """Backward flow in pixels (2, C, P), x and y, that each candidate reads at the pixels."""
     height, width = window.rgb[0].shape[:2]
     raw = {offset: finite(window.motion[-offset][at]).T for offset in OFFSETS}  # (2, P)
     scaled = [raw[c.frame_offset] * np.float32(c.scale(height, width))[:, None] for c in CANDIDATES]
     return np.stack(scaled, axis=1)
-
-
-def _positions(at: tuple[NDArray, NDArray]) -> NDArray:
-    """The sampled pixels' x and y, (2, 1, P)."""
-    return np.stack([at[1], at[0]]).astype(np.float32)[:, None]
 
 
 def _moving(steps: NDArray) -> NDArray:
@@ -165,28 +177,15 @@ def _moving(steps: NDArray) -> NDArray:
     return lengths > MOVING * lengths.max(axis=1, keepdims=True)
 
 
-def _weigh_depth(window: Window, at: tuple[NDArray, NDArray], steps: NDArray) -> NDArray:
-    """Evidence.depth. Each candidate is asked about the pixels that move in its own file."""
-    x, y = steps + _positions(at)
-    now, before = window.depth[0][at], window.depth[1]
-    still, along = depth_error(before[at], now), depth_error(_nearest(before, x, y), now)
-    moving = _moving(steps)
-    both = np.stack([np.broadcast_to(still, along.shape), along], axis=1)  # candidates, 2, pixels
-    return np.where(moving[:, None], both, 0.0).sum(axis=2) / np.maximum(moving.sum(axis=1), 1)[:, None]
+def _mean_where(chosen: NDArray, values: NDArray) -> NDArray:
+    """The mean of values (..., P) over the chosen pixels (..., P); 0 where none is."""
+    return np.where(chosen, values, 0.0).sum(axis=-1) / np.maximum(chosen.sum(axis=-1), 1)
 
 
 def _colour_error(now: NDArray, earlier: NDArray) -> NDArray:
     """(..., P, 3) against (..., P, 3): mean absolute difference over the colours, at most MAX_DIFFERENCE; (..., P)."""
     red, green, blue = np.moveaxis(np.abs(now - earlier), -1, 0)  # numpy takes means over short axes slowly
     return np.minimum((red + green + blue) / 3, MAX_DIFFERENCE)
-
-
-def depth_error(found: NDArray, expected: NDArray) -> NDArray:
-    """Difference as a share of what is expected, at most MAX_DEPTH_DIFFERENCE; nothing matches nothing only."""
-    something, expects = is_there(found), is_there(expected)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.minimum(np.abs(found - expected) / expected, MAX_DEPTH_DIFFERENCE)
-    return np.where(something & expects, error, np.where(something | expects, MAX_DEPTH_DIFFERENCE, 0.0))
 
 
 def _into_picture(image: NDArray, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:

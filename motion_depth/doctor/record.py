@@ -19,8 +19,7 @@ from motion_depth.data.findings import Finding, errors
 from motion_depth.data.layouts import list_scene
 from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import MOTION
-from motion_depth.doctor.convention import Verdict, differing, flags
-from motion_depth.doctor.dataset_rules import all_flags
+from motion_depth.doctor.convention import Verdict, differing, flags, flags_or_all
 from motion_depth.files.atomic import expect_file, write_whole
 from motion_depth.files.digests import sample_digest, sampled
 
@@ -32,23 +31,25 @@ THREADS = 16
 
 @dataclass(frozen=True)
 class Record:
-    """What a check said about scenes.
+    """What a check said about some scenes.
 
-    convention: the measured one, None if it could not be told. fitting: all that were not ruled out. explained: share
-    of the change at moving pixels that `convention` explains. differing: scenes that follow another convention than the
-    others, of those asked for, with all that fit each, the best first. alike: whether any others are asked for.
-    wrong: the errors about these scenes that flags cannot mend, a sentence each. path: of the record. checked: when,
-    ISO 8601.
+    Attributes:
+        path: of the record. checked: when, ISO 8601.
+        convention: the measured one, None if it could not be told. fitting: all that were not ruled out.
+        explained: share of the change at moving pixels that `convention` explains.
+        differing: those of the scenes that follow another convention than the others, with all that fit each, the best
+            first. alike: whether any of the scenes is not among them.
+        wrong: the errors about these scenes that flags cannot mend, a sentence each.
     """
 
+    path: Path
+    checked: str
     convention: MotionConvention | None
     fitting: tuple[MotionConvention, ...]
     explained: float
     differing: Mapping[str, tuple[MotionConvention, ...]]
     alike: bool
     wrong: tuple[str, ...]
-    path: Path
-    checked: str
 
 
 def record_path(metadata_path: str | Path) -> Path:
@@ -56,11 +57,11 @@ def record_path(metadata_path: str | Path) -> Path:
     return path.with_name(path.stem + SUFFIX)
 
 
-def fingerprint(base_path: str | Path, scene: str) -> str:
+def fingerprint(base_path: str | Path, name: str) -> str:
     """Of a scene's motion files, the same of a copy; "" if there are none that can be read."""
+    scene, _ = list_scene(base_path, name)
+    paths = sorted(set(scene.files[MOTION].values())) if scene else []
     try:
-        opened, _ = list_scene(base_path, scene)
-        paths = sorted(set(opened.files[MOTION].values())) if opened else []
         return sample_digest(paths, sampled(paths)) if paths else ""
     except (OSError, ValueError):
         return ""
@@ -69,7 +70,7 @@ def fingerprint(base_path: str | Path, scene: str) -> str:
 def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]:
     names = list(dict.fromkeys(scenes))
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(names, pool.map(lambda scene: fingerprint(base_path, scene), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: fingerprint(base_path, name), names), strict=True))
 
 
 def write_record(
@@ -87,7 +88,6 @@ def write_record(
         findings: of the check.
     """
     odd = {name: [its.convention, *its.fitting] for name, its in differing(verdict, verdicts).items()}
-    path = record_path(metadata_path)
     content = {
         "version": VERSION,
         "checked": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,8 +99,8 @@ def write_record(
         "wrong": [[each.scene, str(each)] for each in errors(findings) if each.code not in BY_FLAGS],
         "scenes": dict(prints),
     }
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-    return path
+    write_whole(record_path(metadata_path), json.dumps(content, indent=1) + "\n")
+    return record_path(metadata_path)
 
 
 def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Iterable[str]) -> Record | None:
@@ -109,17 +109,12 @@ def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Ite
     Of several that of this CSV, or of one that it is a part of, comes before those of others, then the newest.
     """
     needed = list(dict.fromkeys(scenes))
-    found = []
-    for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
-        content = _read(path)
-        if content is not None and set(needed) <= content["scenes"].keys():
-            found.append((_is_of(path, metadata_path), content["checked"], path, content))
-    if not found:
-        return None
-    prints = fingerprints(base_path, needed)
-    for *_, path, content in sorted(found, key=lambda each: each[:2], reverse=True):
-        if all(prints[scene] and content["scenes"][scene] == prints[scene] for scene in needed):
-            return _record(path, content, needed)
+    read = ((path, _read(path, needed)) for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")))
+    found = [(_is_of(path, metadata_path), *its) for path, its in read if its and {*needed} <= its[1].keys()]
+    prints = fingerprints(base_path, needed) if found else {}
+    for _, record, known in sorted(found, key=lambda each: (each[0], each[1].checked), reverse=True):
+        if all(prints[scene] and known[scene] == prints[scene] for scene in needed):
+            return record
     return None
 
 
@@ -134,11 +129,6 @@ def unused_record(metadata_path: str | Path) -> str | None:
     return None
 
 
-def _is_of(path: Path, metadata_path: str | Path) -> bool:
-    """Whether a record is named after this CSV, or one that it is a part of (my.csv and my_train.csv)."""
-    return Path(metadata_path).stem.startswith(path.name.removesuffix(SUFFIX))
-
-
 def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
     """Why flags contradict a recorded check, with the flags to pass; None if they do not."""
     if record is None or record.convention is None:
@@ -147,19 +137,17 @@ def contradiction(record: Record | None, convention: MotionConvention) -> str | 
     check = f"the check of this dataset ({record.path}, {record.checked}) measured another motion convention"
     if record.alike and convention not in record.fitting:
         measured = flags(record.convention, convention)
-        return (
-            f"{check} than {given}: {measured} explains {record.explained:.0%} of what changes at moving pixels. "
-            f"Pass {measured}"
-        )
+        explained = f"{measured} explains {record.explained:.0%} of what changes at moving pixels"
+        return f"{check} than {given}: {explained}. Pass {measured}"
     odd = {scene: fitting[0] for scene, fitting in record.differing.items() if convention not in fitting}
     if not odd:
         return None
     scene, its = next(iter(odd.items()))
-    if record.alike:
-        measured = flags(its) or all_flags(its)
-        more = f" and in {len(odd) - 1} more" if len(odd) > 1 else ""
-        return f"{check} in {scene}{more} than in the others: {measured}. Convert these scenes, or leave them out"
-    return f"{check} than {given} in {scene}. Pass {flags(its, convention)}"
+    if not record.alike:
+        return f"{check} than {given} in {scene}. Pass {flags(its, convention)}"
+    more = f" and in {len(odd) - 1} more" if len(odd) > 1 else ""
+    others = f"than in the others: {flags_or_all(its)}. Convert these scenes, or leave them out"
+    return f"{check} in {scene}{more} {others}"
 
 
 def standing_errors(record: Record) -> str | None:
@@ -171,31 +159,31 @@ def standing_errors(record: Record) -> str | None:
     return f"the check of this dataset ({record.path}, {record.checked}) found an error: {first}{more}"
 
 
-def _read(path: Path) -> dict | None:
-    """A record's content; None if it is not one of this version."""
+def _is_of(path: Path, metadata_path: str | Path) -> bool:
+    """Whether a record is named after this CSV, or one that it is a part of (my.csv and my_train.csv)."""
+    return Path(metadata_path).stem.startswith(path.name.removesuffix(SUFFIX))
+
+
+def _read(path: Path, needed: Sequence[str]) -> tuple[Record, dict[str, str]] | None:
+    """A record, as far as it is about some scenes, and its fingerprints; None if it is not one of this version."""
+
+    def conventions(listed: Sequence[Mapping[str, str]]) -> tuple[MotionConvention, ...]:
+        return tuple(MotionConvention(**each) for each in listed)
+
     try:
         content = json.loads(expect_file(path).read_text())
-        if content["version"] != VERSION or not isinstance(content["scenes"], dict):
+        if content["version"] != VERSION:
             return None
-        _record(path, content, ())
-    except (OSError, ValueError, KeyError, TypeError):
+        record = Record(
+            path,
+            str(content["checked"]),
+            convention=MotionConvention(**content["convention"]) if content["convention"] else None,
+            fitting=conventions(content["fitting"]),
+            explained=float(content["explained"]),
+            differing={name: conventions(its) for name, its in content.get("differing", {}).items() if name in needed},
+            alike=any(name not in content.get("differing", {}) for name in needed),
+            wrong=tuple(text for scene, text in content.get("wrong", ()) if not scene or scene in needed),
+        )
+        return record, dict(content["scenes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return content
-
-
-def _record(path: Path, content: dict, needed: Sequence[str]) -> Record:
-    differing = content.get("differing", {})
-    return Record(
-        convention=MotionConvention(**content["convention"]) if content["convention"] else None,
-        fitting=_conventions(content["fitting"]),
-        explained=float(content["explained"]),
-        differing={scene: _conventions(differing[scene]) for scene in needed if scene in differing},
-        alike=any(scene not in differing for scene in needed),
-        wrong=tuple(text for scene, text in content.get("wrong", ()) if not scene or scene in needed),
-        path=path,
-        checked=str(content["checked"]),
-    )
-
-
-def _conventions(content: Sequence[dict]) -> tuple[MotionConvention, ...]:
-    return tuple(MotionConvention(**each) for each in content)

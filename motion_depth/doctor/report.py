@@ -1,114 +1,81 @@
-"""A check as report.html, one page that needs nothing else, and report.json, for scripts."""
+"""A check as lines for the terminal, as report.html, one page that needs nothing else, and as report.json."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict
+import os
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from motion_depth.data.findings import SEVERITIES, Finding
 from motion_depth.doctor import plots
 from motion_depth.doctor.check import DatasetCheck
-from motion_depth.doctor.convention import flags
-from motion_depth.doctor.summary import convention_sentence, summarise_scenes, summarise_strides
-from motion_depth.doctor.text import headline, metres, number, percent, relative
-from motion_depth.files.atomic import write_whole
+from motion_depth.doctor.summary import assumed_convention, convention_sentence, headline, summarise
+from motion_depth.files.atomic import write_json, write_whole
 
-VERSION = 1
 SHOWN_TOGETHER = 5  # findings of one kind beyond this many are folded away in the page
 
 
-def write_report(check: DatasetCheck, folder: Path) -> tuple[Path, Path]:
-    """Write report.html and report.json."""
-    page, data = folder / "report.html", folder / "report.json"
-    write_whole(page, html(check))
-    write_whole(data, json.dumps(_plain(as_dict(check)), indent=1) + "\n")
-    return page, data
+def write_report(check: DatasetCheck, folder: Path) -> Path:
+    """Write report.html and report.json. Returns the page's path."""
+    write_json(folder / "report.json", summarise(check) | {"checked": _now()})
+    write_whole(folder / "report.html", html(check))
+    return folder / "report.html"
 
 
-def as_dict(check: DatasetCheck) -> dict[str, Any]:
-    """The content of report.json; a number that is not known is null there."""
-    verdict = check.verdict
-    return {
-        "version": VERSION,
-        "checked": _now(),
-        "base_path": str(check.base_path),
-        "metadata_path": check.metadata_path and str(check.metadata_path),
-        "settings": asdict(check.settings),
-        "convention": {
-            "measured": verdict.convention and asdict(verdict.convention),
-            "flags": verdict.convention and flags(verdict.convention),
-            "unknown": verdict.unknown,
-            "explained": verdict.explained,
-            "next_best": verdict.next_best,
-            "scenes": verdict.scenes,
-            "frames": verdict.frames,
-        },
-        "counts": {name: check.count(name) for name in SEVERITIES},
-        "findings": [asdict(finding) for finding in check.findings],
-        "scenes": [asdict(each) for each in summarise_scenes(check)],
-        "strides": [asdict(each) for each in summarise_strides(check)],
-        "read_bytes": check.read_bytes,
-        "seconds": round(check.seconds, 3),
-        "workers": check.workers,
-    }
+def text(check: DatasetCheck) -> str:
+    """What is printed: a line per scene, the convention, motion per stride, and every finding."""
+    return _render(check, "report.txt")
 
 
 def html(check: DatasetCheck) -> str:
     """The page. All text is escaped; plots and pictures stand in it; it asks for nothing else."""
-    convention = check.verdict.convention or check.settings.convention
-    strides = summarise_strides(check)
-    measures = {measure.scene: measure for measure in check.measures}
+    return _render(check, "report.html")
+
+
+def _render(check: DatasetCheck, template: str) -> str:
+    groups = defaultdict(list)
+    for finding in check.findings:
+        groups[finding.severity, finding.code].append(finding)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "metres": metres, "number": number}
-    return environment.get_template("report.html").render(
+    formats = {"percent": percent, "metres": "{:.3g}".format, "number": "{:.1f}".format}
+    environment.filters |= {name: _or_dash(how) for name, how in formats.items()}
+    environment.filters["relative"] = lambda message: _relative(check, message)
+    return environment.get_template(template).render(
+        summarise(check),
         check=check,
-        name=check.base_path.resolve().name,
         checked=_now(),
         headline=headline(check),
         state=next((name for name in ("error", "warning") if check.count(name)), "ok"),
         sentence=convention_sentence(check.verdict),
-        flags=check.verdict.convention and flags(check.verdict.convention),
-        groups=_groups(check),
+        groups=groups,
         shown_together=SHOWN_TOGETHER,
-        strides=strides,
-        scenes=summarise_scenes(check),
-        prompts=check.prompts,
-        # Drawn here, from numbers alone: safe to stand in the page as they are.
-        convention_plot=Markup(plots.convention_plot(check)),
-        speed_plot=Markup(plots.speed_plot(check, strides)),
-        spark={name: Markup(plots.sparkline(each, convention)) for name, each in measures.items()},
-        thumbnails={name: plots.thumbnail(each, convention) for name, each in measures.items()},
+        plots=plots,
+        read_as=assumed_convention(check),
     )
 
 
-def _groups(check: DatasetCheck) -> list[tuple[str, str, list[tuple[Finding, str]]]]:
-    """Findings by severity and code: (severity, code, [(finding, message without the dataset's folder)])."""
-    groups: dict[tuple[str, str], list[tuple[Finding, str]]] = {}
-    for finding in check.findings:
-        groups.setdefault((finding.severity, finding.code), []).append((finding, relative(check, finding.message)))
-    return [(severity, code, members) for (severity, code), members in groups.items()]
+def percent(value: float) -> str:
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _or_dash(how):
+    return lambda value: "–" if math.isnan(value) else how(value)
+
+
+def _relative(check: DatasetCheck, message: str) -> str:
+    """A message with the dataset's own folder left out of its paths."""
+    for base in (check.base_path.resolve(), check.base_path):
+        message = message.replace(f"{base}{os.sep}", "")
+    return message
 
 
 def _now() -> str:

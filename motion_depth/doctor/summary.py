@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from motion_depth.data.findings import SEVERITIES
 from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH
+from motion_depth.data.windows import windows
 from motion_depth.doctor.check import DatasetCheck
-from motion_depth.doctor.convention import Verdict, flags
-from motion_depth.doctor.dataset_rules import describe, moving_share
+from motion_depth.doctor.convention import Verdict, describe, flags
 from motion_depth.doctor.measure import SceneMeasure
-from motion_depth.doctor.quick import windows
-from motion_depth.doctor.table import MOVING_PIXELS, speed_of_bin
+from motion_depth.doctor.table import MOVING_PIXELS, SPEEDS
 
+VERSION = 1
 STRIDES = (1, 2, 3, 4, 6, 8)
 NOTHING = {
     "infinite": "inf",
@@ -28,49 +30,111 @@ NOTHING = {
     "too_near": f"below {NEAR_DEPTH * 1000:.2g} mm",
 }
 
+Json = dict[str, object]
 
-@dataclass(frozen=True)
-class SceneSummary:
-    """One scene; distances in metres, speeds in pixels a frame of moving pixels, shares of all pixels. NaN: not known.
 
-    windows: distinct clips; 0 if the scene is too short for one. stride: of its clips. convention: the scene's own best
-    one in words, "" if it cannot be told; explained: the share of what changes at moving pixels that it explains.
-    nothing: what stands for nothing there, and for which share of pixels. depth_kind: "camera", "image_plane" or "".
-    left_out: share of pixels whose motion takes no part, because nothing is there and the camera is not known to rest.
+def summarise(check: DatasetCheck) -> Json:
+    """The content of report.json but for the time; a number that is not known is NaN here and null there."""
+    verdict, convention = check.verdict, assumed_convention(check)
+    severities = Counter((finding.scene, finding.severity) for finding in check.findings)
+    return {
+        "version": VERSION,
+        "base_path": str(check.base_path),
+        "metadata_path": check.metadata_path and str(check.metadata_path),
+        "settings": asdict(check.settings),
+        "convention": {
+            "measured": verdict.convention and asdict(verdict.convention),
+            "flags": verdict.convention and flags(verdict.convention),
+            "unknown": verdict.unknown,
+            "explained": verdict.explained,
+            "next_best": verdict.next_best,
+            "scenes": verdict.scenes,
+            "frames": verdict.frames,
+        },
+        "counts": {name: check.count(name) for name in SEVERITIES},
+        "findings": [asdict(finding) for finding in check.findings],
+        "scenes": [_scene(check, measure, convention, severities) for measure in check.measures],
+        "strides": _strides(check, convention),
+        "read_bytes": sum(measure.read_bytes for measure in check.measures),
+        "seconds": round(check.seconds, 3),
+        "workers": check.workers,
+    }
+
+
+def assumed_convention(check: DatasetCheck) -> MotionConvention:
+    """The measured convention; the one that the check was told where none could be measured."""
+    return check.verdict.convention or check.settings.convention
+
+
+def _scene(check: DatasetCheck, measure: SceneMeasure, convention: MotionConvention, severities: Counter) -> Json:
+    """One scene; distances in metres, speeds in pixels a frame of moving pixels, shares of all pixels."""
+    settings, verdict, table = check.settings, check.verdicts[measure.scene], measure.table
+    frames, offset = len(measure.frames), settings.convention.frame_offset
+    stride, count = windows(frames, settings.num_frames, settings.frame_stride, offset)
+    median, percentile = percentiles(*speeds([measure], convention), (0.5, 0.95))
+    shares = {name: table[key].mean() for key, name in NOTHING.items()}
+    return {
+        "scene": measure.scene,
+        "frames": frames,
+        "height": measure.height,
+        "width": measure.width,
+        "stride": stride,  # of its clips
+        "windows": count,  # distinct clips; 0 if the scene is too short for one
+        "moving": float(np.nan_to_num(table[f"moving_{convention.units}"].mean())),
+        "speed_median": median,
+        "speed_95": percentile,
+        "convention": describe(verdict.convention) if verdict.convention else "",  # its own best one
+        "explained": verdict.explained if verdict.scenes else math.nan,  # by that, of what changes at moving pixels
+        "nearest": table["nearest"].min(),
+        "median": table["median"].median(),
+        "farthest": table["farthest"].max(),
+        "nothing": {name: share for name, share in shares.items() if share > 0},  # what stands for nothing there
+        "left_out": table[f"left_out_{convention.units}"].mean(),  # motion of nothing, unless the camera rests
+        "depth_kind": measure.depth_kind,  # "camera", "image_plane" or ""
+        "field_of_view": measure.field_of_view,
+        "errors": severities[measure.scene, "error"],
+        "warnings": severities[measure.scene, "warning"],
+    }
+
+
+def _strides(check: DatasetCheck, convention: MotionConvention) -> list[Json]:
+    """Motion between the frames of a clip at each stride at which a scene has one; speeds in pixels, of what moves.
+
+    From one frame's motion times the stride, so an estimate.
     """
-
-    scene: str
-    frames: int
-    height: int
-    width: int
-    stride: int
-    windows: int
-    moving: float
-    speed_median: float
-    speed_95: float
-    convention: str
-    explained: float
-    nearest: float
-    median: float
-    farthest: float
-    nothing: dict[str, float]
-    left_out: float
-    depth_kind: str
-    field_of_view: float
-    errors: int
-    warnings: int
+    rows = []
+    for stride in STRIDES:
+        clips = {each.scene: windows(len(each.frames), check.settings.num_frames, stride)[1] for each in check.measures}
+        scenes = [each for each in check.measures if clips[each.scene] and each.speeds.any()]
+        if scenes:
+            counts, values = speeds(scenes, convention)
+            moving = counts[values * stride > MOVING_PIXELS].sum() / counts.sum()
+            half, most, nearly_all = percentiles(counts, values * stride, (0.5, 0.95, 0.99))
+            named = {"median": half, "percentile_95": most, "percentile_99": nearly_all}
+            rows.append({"stride": stride, "scenes": len(scenes), "moving": moving, **named})
+    return rows
 
 
-@dataclass(frozen=True)
-class StrideSummary:
-    """Motion between the frames of a clip at a stride: share of pixels that move, and speeds of those, in pixels."""
+def speeds(measures: Sequence[SceneMeasure], convention: MotionConvention) -> tuple[NDArray, NDArray]:
+    """How many vectors of scenes have each of some speeds, and these in pixels, (S,) both."""
+    counts = sum((measure.speeds[int(convention.units != "pixels")] for measure in measures), np.zeros_like(SPEEDS))
+    return counts, SPEEDS * (0.5 if convention.units == "ndc" else 1.0)
 
-    stride: int
-    scenes: int
-    moving: float
-    median: float
-    percentile_95: float
-    percentile_99: float
+
+def percentiles(counts: NDArray, values: NDArray, shares: Sequence[float]) -> list[float]:
+    """Speeds below which these shares of the moving pixels lie; NaN if none moves. counts: pixels of each of values."""
+    moving = (values > MOVING_PIXELS) & (counts > 0)
+    if not moving.any():
+        return [math.nan for _ in shares]
+    return np.quantile(values[moving], shares, weights=counts[moving], method="inverted_cdf").tolist()
+
+
+def headline(check: DatasetCheck) -> str:
+    """How many errors and warnings there are."""
+    counts = {name: check.count(name) for name in SEVERITIES if name != "note"}
+    parts = [f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count]
+    many = len(check.measures)
+    return f"{' and '.join(parts)} in {many} scenes." if parts else f"Nothing is wrong with these {many} scenes."
 
 
 def convention_sentence(verdict: Verdict) -> str:
@@ -93,84 +157,3 @@ def convention_sentence(verdict: Verdict) -> str:
         f"{verdict.explained:.0%} of what changes at moving pixels, the next best reading {verdict.next_best:.0%} "
         f"({judged}; {sure})."
     )
-
-
-def summarise_scenes(check: DatasetCheck) -> list[SceneSummary]:
-    convention = check.verdict.convention or check.settings.convention
-    severities = Counter((finding.scene, finding.severity) for finding in check.findings)
-    return [_summarise(check, measure, convention, severities) for measure in check.measures]
-
-
-def _summarise(
-    check: DatasetCheck, measure: SceneMeasure, convention: MotionConvention, severities: Counter
-) -> SceneSummary:
-    settings, verdict, frames = check.settings, check.verdicts[measure.scene], len(measure.frames)
-    stride, count = windows(frames, settings.num_frames, settings.frame_stride, settings.convention.frame_offset)
-    speeds, factor = _speeds(measure, convention)
-    median, percentile = _percentiles(speeds, factor, (0.5, 0.95))
-    planes = measure.planes
-    return SceneSummary(
-        scene=measure.scene,
-        frames=frames,
-        height=measure.height,
-        width=measure.width,
-        stride=stride,
-        windows=count,
-        moving=moving_share(measure, convention.units),
-        speed_median=median,
-        speed_95=percentile,
-        convention=describe(verdict.convention) if verdict.convention else "",
-        explained=verdict.explained if verdict.scenes else math.nan,
-        nearest=_over_frames(measure, "nearest", np.nanmin),
-        median=_over_frames(measure, "median", np.nanmedian),
-        farthest=_over_frames(measure, "farthest", np.nanmax),
-        nothing={name: share for key, name in NOTHING.items() if (share := _over_frames(measure, key, np.nanmean)) > 0},
-        left_out=_over_frames(measure, f"left_out_{convention.units}", np.nanmean),
-        depth_kind=planes.kind if planes else "",
-        field_of_view=planes.field_of_view if planes and planes.kind == "camera" else math.nan,
-        errors=severities[measure.scene, "error"],
-        warnings=severities[measure.scene, "warning"],
-    )
-
-
-def summarise_strides(check: DatasetCheck) -> list[StrideSummary]:
-    """For each stride at which a scene still has a clip: one frame's motion times the stride, so an estimate."""
-    convention = check.verdict.convention or check.settings.convention
-    found = []
-    for stride in STRIDES:
-        needed = (check.settings.num_frames - 1) * stride + 1
-        scenes = [measure for measure in check.measures if len(measure.frames) >= needed and measure.speeds.any()]
-        if scenes:
-            factor = _speeds(scenes[0], convention)[1] * stride
-            speeds = sum(_speeds(measure, convention)[0] for measure in scenes)
-            share = speeds[_bins(speeds) * factor > MOVING_PIXELS].sum() / max(speeds.sum(), 1)
-            percentiles = _percentiles(speeds, factor, (0.5, 0.95, 0.99))
-            found.append(StrideSummary(stride, len(scenes), float(share), *percentiles))
-    return found
-
-
-def _speeds(measure: SceneMeasure, convention: MotionConvention) -> tuple[NDArray, float]:
-    """The counts that hold for a convention, and the factor that its bins' speeds are to be multiplied by."""
-    return measure.speeds[int(convention.units != "pixels")], 0.5 if convention.units == "ndc" else 1.0
-
-
-def _bins(speeds: NDArray) -> NDArray:
-    """The middle of each bin; 0 for the first, which holds what hardly moves."""
-    middles = speed_of_bin(np.arange(len(speeds)) + 0.5)
-    middles[0] = 0.0
-    return middles
-
-
-def _percentiles(speeds: NDArray, factor: float, shares: tuple[float, ...]) -> list[float]:
-    """Speeds below which these shares of the moving pixels lie; NaN if none moves."""
-    values = _bins(speeds) * factor
-    moving = np.where(values > MOVING_PIXELS, speeds, 0)
-    if not moving.any():
-        return [math.nan] * len(shares)
-    cumulative = moving.cumsum() / moving.sum()
-    return [float(values[np.searchsorted(cumulative, share)]) for share in shares]
-
-
-def _over_frames(measure: SceneMeasure, column: str, how) -> float:
-    values = measure.table.get(column, np.array([np.nan]))
-    return float(how(values)) if not np.isnan(values).all() else math.nan

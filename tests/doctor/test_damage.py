@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 import re
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from motion_depth.data.findings import Finding
-from motion_depth.doctor.check import Settings, check_dataset
+from motion_depth.data.scene import DEPTH, MOTION
+from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
 from motion_depth.doctor.plots import thumbnail
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.summary import summarise_scenes
-from motion_depth.doctor.text import text_lines
-from tests.support.damages import DAMAGES, DEPTH, SCENE, change
-from tests.support.scene_files import write_scene
+from motion_depth.doctor.report import text
+from motion_depth.doctor.summary import summarise
+from tests.support.damages import DAMAGES, SCENE, Damage, change
+from tests.support.scene_files import link_files, write_scene
 
 CLIP = 17  # frames; the scene has one more
 
 # Damages of a file's name, header or length, which the check before training must find too, in the same words.
-HEADER_CODES = {
-    "folder_empty",
-    "frame_missing",
-    "frame_gap",
-    "frame_stray",
-    "frame_twice",
-    "frame_number",
-    "file_ignored",
-    "motion_vectors_file",
-    "distance_to_camera_file",
-    "scene_short",
-}
+HEADER_CODES = {"folder_empty", "frame_missing", "frame_gap", "frame_stray", "frame_twice", "frame_number",
+                "file_ignored", f"{MOTION}_file", f"{DEPTH}_file", "scene_short"}  # fmt: skip
 
 
 @pytest.fixture
 def base(demo_scenes, tmp_path) -> Path:
     """A folder with one sound scene; its files are links, to be replaced and not written to."""
-    shutil.copytree(demo_scenes / SCENE, tmp_path / SCENE, copy_function=lambda a, b: Path(b).hardlink_to(a))
+    link_files(demo_scenes / SCENE, tmp_path / SCENE)
     return tmp_path
 
 
-def findings(base: Path) -> list[Finding]:
-    return check_dataset(base, None, Settings(num_frames=CLIP), workers=1).findings
+def check(base: Path) -> DatasetCheck:
+    return check_dataset(base, None, Settings(num_frames=CLIP), workers=1)
+
+
+def expect(damage: Damage, found: list[Finding]) -> None:
+    assert [each for each in found if each.code == damage.code and damage.says in str(each)], "\n".join(map(str, found))
 
 
 def test_sound_scenes_give_no_finding(demo_scenes):
-    assert findings(demo_scenes) == []
+    assert check(demo_scenes).findings == []
 
 
 def test_what_is_hidden_for_a_frame_has_not_lost_its_motion(tmp_path):
@@ -65,43 +58,40 @@ def test_what_is_hidden_for_a_frame_has_not_lost_its_motion(tmp_path):
     depth[screen], motion[screen], picture[screen] = 3.0, 0.0, 150
     assert [t for t in range(1, frames) if not motion[t].any()] == [8]
     write_scene(tmp_path / "slide", picture, motion, depth)
-    assert "motion_dropped" not in {each.code for each in findings(tmp_path)}
+    assert "motion_dropped" not in {each.code for each in check(tmp_path).findings}
 
 
 @pytest.mark.parametrize(("value", "called"), [(1e10, "60 km or more"), (1e-10, "below 0.061 mm")])
 def test_a_sky_at_a_distance_that_cannot_be_is_nothing_to_every_part_of_the_check(base, value, called):
-    sound = check_dataset(base, None, Settings(num_frames=CLIP), workers=1)
-    rng = np.random.default_rng(0)
+    sound, rng = check(base), np.random.default_rng(0)
 
     def fill(depth: np.ndarray) -> np.ndarray:
         return np.where(np.isinf(depth), value * rng.uniform(1, 1.18, depth.shape), depth).astype(np.float32)
 
     change(base / SCENE, DEPTH, fill)
-    filled = check_dataset(base, None, Settings(num_frames=CLIP), workers=1)
+    filled = check(base)
     assert filled.findings == sound.findings
-    before, after = summarise_scenes(sound)[0], summarise_scenes(filled)[0]
-    assert after.nothing == {called: before.nothing["inf"]}
-    assert replace(after, nothing=before.nothing) == before
+    (before,), (after,) = summarise(sound)["scenes"], summarise(filled)["scenes"]
+    assert after["nothing"] == {called: before["nothing"]["inf"]}
+    assert after | {"nothing": before["nothing"]} == before
     convention = filled.settings.convention
     assert thumbnail(filled.measures[0], convention) == thumbnail(sound.measures[0], convention)
 
 
 def test_a_scene_of_sky_alone_has_no_depth_to_show(base):
     change(base / SCENE, DEPTH, lambda depth: np.full_like(depth, 1e10))
-    line = next(text_lines(check_dataset(base, None, Settings(num_frames=CLIP), workers=1)))
-    assert re.search(r"%  no depth  nothing 100%", line), line
+    assert re.search(r"^ERROR .*%  no depth  nothing 100%", text(check(base)), re.MULTILINE)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
 def test_a_damage_is_named_with_its_file(base, damage):
     damage.do(base / SCENE)
-    found = findings(base)
-    assert [each for each in found if each.code == damage.code and damage.says in str(each)], "\n".join(map(str, found))
+    expect(damage, check(base).findings)
 
 
 @pytest.mark.parametrize("damage", [each for each in DAMAGES if each.code in HEADER_CODES], ids=lambda each: each.name)
 def test_the_check_before_training_says_the_same(base, damage):
     damage.do(base / SCENE)
     found = quick_check(base, [SCENE], num_frames=CLIP)
-    assert [each for each in found if each.code == damage.code and damage.says in str(each)], "\n".join(map(str, found))
+    expect(damage, found)
     assert {each.row for each in found} == {1}

@@ -1,5 +1,6 @@
 """Scenes that the tests of the data write: any arrays, or a plain scene of a picture that glides to the right."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,8 @@ def make_operator(
 def same(one: MotionDepthClip, other: MotionDepthClip) -> bool:
     """Whether two clips are equal in every bit."""
     return one.scene == other.scene and all(torch.equal(getattr(one, name), getattr(other, name)) for name in FIELDS)
+
+
+def link_files(source: Path, target: Path) -> None:
+    """A copy of folders whose files are hard links: to be replaced, and not written to."""
+    shutil.copytree(source, target, copy_function=lambda one, other: Path(other).hardlink_to(one))

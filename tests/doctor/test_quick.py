@@ -1,0 +1,104 @@
+"""The check before training: names, headers and lengths of scenes; and the CSV's rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from motion_depth.clips.dataset import create_motion_data_operator
+from motion_depth.data.findings import raise_errors
+from motion_depth.data.windows import windows
+from motion_depth.doctor.quick import longest_clip, quick_check, short_rules
+from motion_depth.doctor.rows import MAX_TOKENS, check_rows
+from tests.support.scene_files import link_files, plain_scene
+
+
+def test_the_quick_check_lists_every_problem_row_by_row(demo_scenes, tmp_path):
+    link_files(demo_scenes, tmp_path / "scenes")
+    ramp = tmp_path / "scenes/test_ball_ramp/env_0/0/0"
+    (ramp / "rgb/rgb_0003.png").unlink()
+    (ramp / "distance_to_camera/distance_to_camera_0005.npy").unlink()
+    np.save(ramp / "distance_to_camera/distance_to_camera_0005.npy", np.ones((4, 4), np.float32))
+    rows = ["test_duck_and_domino/env_0/0/0", "test_gone", "test_ball_ramp/env_0/0/0", "../scenes"]
+    findings = quick_check(tmp_path / "scenes", rows, num_frames=21)
+    assert [(each.row, each.code) for each in findings] == [
+        (2, "scene_folder"),
+        (3, "frame_missing"),
+        (3, "distance_to_camera_file"),
+        (4, "scene_folder"),
+        (None, "scene_short"),
+    ]
+    with pytest.raises(ValueError, match=r"(?s)^my.csv: 5 problems\n  row 2: .*\n  row 4: .*\n  2 of 2 scenes: found "):
+        raise_errors(findings, "my.csv")
+    assert quick_check(demo_scenes, rows[:1], num_frames=17) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "stride", "says"),
+    [
+        ({"a": 33}, "auto", "a: found 33 frames, expected at least 49 for a clip of 49 frames (--num_frames) at "
+         "stride 1. --num_frames 33 fits it"),
+        ({"a": 60, "b": 36}, "auto", "b: found 36 frames, expected at least 49"),
+        (dict.fromkeys("abcde", 33), 1, "5 of 5 scenes: found 33 frames, expected at least 49 for a clip of 49 frames "
+         "(--num_frames) at stride 1: a, b, c, .... --num_frames 33 fits all 5 scenes"),
+        ({"a": 60, "b": 40, "c": 22}, 2, "3 of 3 scenes: found 22 to 60 frames, expected at least 97"),
+        ({"a": 60, "b": 40, "c": 22}, 2, "--num_frames 9 fits all 3 scenes"),
+        ({"a": 60, "b": 4}, "auto", "b: found 4 frames, expected at least 49"),
+        ({"a": 60, "b": 4}, "auto", "Leave out the shortest scenes"),
+    ],
+)  # fmt: skip
+def test_scenes_that_are_too_short_are_one_finding_that_says_what_fits(frames, stride, says):
+    (finding,) = short_rules(frames, 49, stride, 0)
+    assert says in str(finding)
+    assert finding.scene in frames or "scenes:" in finding.message
+    fits = min(longest_clip(each, stride, 0) for each in frames.values())
+    assert fits < 5 or not list(short_rules(frames, fits, stride, 0))
+    assert list(short_rules(frames, fits + 4, stride, 0))
+
+
+@pytest.mark.parametrize("num_frames", [5, 9, 13])
+@pytest.mark.parametrize("stride", ["auto", 1, 2, 3])
+@pytest.mark.parametrize("offset", [0, 1, -1])
+def test_windows_are_those_of_training(tmp_path, num_frames, stride, offset):
+    plain_scene(tmp_path / "scene", frames=12)
+    operator = create_motion_data_operator(tmp_path, 32, 32, num_frames, stride, motion_frame_offset=offset)
+    try:
+        expected = operator.stride("scene"), operator.num_windows("scene")
+    except ValueError:
+        expected = (0, 0)
+    assert windows(12, num_frames, stride, offset) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "severity", "code", "says"),
+    [
+        (b"", "error", "csv_empty", "found an empty file"),
+        (b"video,prompt\n", "error", "csv_empty", "found no row"),
+        (b"scene,prompt\na,b\n", "error", "csv_columns", "found the columns scene, prompt"),
+        (b'video,prompt\na,"b\n', "error", "csv_broken", "not readable, expected a CSV"),
+        (b"video,prompt\na,b\na,b, c\n", "error", "csv_fields", "row 2: my.csv: found 3 fields, expected 2"),
+        (b"video,prompt\na,caf\xe9\n", "error", "csv_not_utf8", "row 1: my.csv: found text that is not UTF-8"),
+        (b"video,prompt\na,b\na, \n", "error", "prompt_empty", "row 2: my.csv: found an empty prompt"),
+        (b"video,prompt\n,b\n", "error", "video_empty", "row 1: my.csv: found an empty video"),
+        (b"video,prompt\na,b\n./a/,b\n", "warning", "row_twice", "row 2: my.csv: the same scene with the same prompt"),
+        (b"video,prompt\na,x\nb,x\n", "note", "prompt_shared", "2 scenes share the prompt 'x': a, b"),
+        (b"video,prompt\nq/test_ball/0,See test_ball.\n", "warning", "prompt_folder", "folder's name 'test_ball'"),
+        (b"video,prompt\nq,A physics scene: frob.\n", "note", "prompt_made_up", "made of the folder's name"),
+        (b"video,prompt\nq," + b"a " * MAX_TOKENS + b"\n", "error", "prompt_long", "the prompt has 512 words"),
+        (b"video,prompt\nq," + b"abcdefghi " * 300 + b"\n", "warning", "prompt_long", "has about 749 tokens"),
+    ],
+)
+def test_a_row_is_named_with_what_is_wrong(tmp_path, content, severity, code, says):
+    path = tmp_path / "my.csv"
+    path.write_bytes(content)
+    _, findings = check_rows(path)
+    assert [(each.severity, each.code) for each in findings] == [(severity, code)]
+    assert says in str(findings[0])
+
+
+def test_a_tokenizer_counts_exactly(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text("video,prompt\na,two words\nb,two other words\n")
+    _, (finding,) = check_rows(path, count_tokens=lambda prompt: 256 * len(prompt.split()))
+    assert (finding.code, finding.row) == ("prompt_long", 2)
+    assert "768 tokens" in finding.message
