@@ -25,6 +25,14 @@ def project(tmp_path) -> Path:
     return folder
 
 
+def refusal(done: subprocess.CompletedProcess) -> str:
+    """The one line that a script ends with."""
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
 def test_setup_builds_once_completes_and_follows_the_requirements(project, tmp_path):
     def setup() -> str:
         done = shell(project / "tools/setup.sh", cwd=tmp_path)
@@ -50,31 +58,28 @@ def test_setup_builds_once_completes_and_follows_the_requirements(project, tmp_p
     assert not (stored / ".unfinished").exists()
 
 
-def no_venv(project: Path) -> None:
+def with_files(project: Path) -> None:
     (project / ".venv").mkdir()
     (project / ".venv/mine.txt").touch()
 
 
-@pytest.mark.parametrize(
-    ("prepare", "environment", "expected"),
-    [
-        (no_venv, {}, "holds files but no Python environment"),
-        (lambda project: (project / ".venv").touch(), {}, "is not a folder"),
-        (lambda project: (project / ".venv").symlink_to("nowhere"), {}, "is a link to a folder that does not exist"),
-        (None, {"PYTHON": "no-such-python"}, "PYTHON=no-such-python does not run"),
-        (None, {"PYTHON": "./old"}, "PYTHON=./old is Python 3.9.1, but 3.10 or newer is needed"),
-    ],
-)
-def test_setup_refuses_what_it_cannot_use(project, prepare, environment, expected):
-    old = '#!/bin/sh\ncase "$2" in *platform*) echo 3.9.1;; *version_info*) exit 1;; esac\n'
-    write_script(project / "old", old)
-    if prepare is not None:
-        prepare(project)
-    done = shell(project / "tools/setup.sh", cwd=project, **environment)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
+OLD = '#!/bin/sh\ncase "$2" in *platform*) echo 3.9.1;; *version_info*) exit 1;; esac\n'
+UNUSABLE = {
+    "holds files but no Python environment": (with_files, {}),
+    "is not a folder": (lambda project: (project / ".venv").touch(), {}),
+    "is a link to a folder that does not exist": (lambda project: (project / ".venv").symlink_to("nowhere"), {}),
+    "PYTHON=no-such-python does not run": (lambda project: None, {"PYTHON": "no-such-python"}),
+    "PYTHON=./old is Python 3.9.1, but 3.10 or newer is needed": (
+        lambda project: write_script(project / "old", OLD), {"PYTHON": "./old"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expected", UNUSABLE)
+def test_setup_refuses_what_it_cannot_use(project, expected):
+    prepare, environment = UNUSABLE[expected]
+    prepare(project)
+    assert expected in refusal(shell(project / "tools/setup.sh", cwd=project, **environment))
 
 
 def test_run_sh_passes_arguments_on_and_keeps_the_network_out(project, tmp_path):
@@ -200,15 +205,6 @@ def test_a_row_of_the_ablations_trains_with_the_given_flags_on_the_demos_scenes(
     assert len(row()) == 2  # printed again, not trained again
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [((), "needs a name"), (("dense",), "run tools/demo.sh first")])
-def test_ablations_say_what_is_missing(project, tmp_path, arguments, expected):
-    done = shell(project / "tools/demo/ablate.sh", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
-
-
 SCALED = """#!/usr/bin/env bash
 echo "$* $NUM_PROCESSES $MAX_STEPS $OMP_NUM_THREADS"
 mkdir -p "$OUTPUT_PATH"
@@ -228,8 +224,12 @@ def test_scaling_runs_the_stage_with_each_number_of_processes_and_compares(proje
     assert not list(tmp_path.glob("tmp.*"))
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [((), "needs the stage, 1 or 2"), ((1,), "tools/demo.sh first")])
-def test_scaling_says_what_is_missing(project, tmp_path, arguments, expected):
-    done = shell(project / "tools/demo/scale.sh", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert expected in done.stderr
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        *(("ablate", (), "needs a name"), ("ablate", ("dense",), "run tools/demo.sh first")),
+        *(("scale", (), "needs the stage, 1 or 2"), ("scale", (1,), "tools/demo.sh first")),
+    ],
+)
+def test_ablations_and_scaling_say_what_is_missing(project, tmp_path, script, arguments, expected):
+    assert expected in refusal(shell(project / f"tools/demo/{script}.sh", *arguments, cwd=tmp_path))
