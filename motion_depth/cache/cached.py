@@ -52,7 +52,6 @@ CLIP_CODE = {
     "data/convention.py": (),
     "cache/packing.py": (),
     "data/resizing.py": (),
-    "data/resting.py": (),
     "data/sampling.py": (),
     "readouts/targets.py": (),
     "tiny/vae.py": (),

@@ -124,7 +124,7 @@ class _Unencoded(Dataset):
     def _read(self, scene: str, window: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Reads a clip, and makes sure that its files are still those that its key was made from."""
         operator = self.cache.operator
-        clip = operator.read(scene, window, compact=True)
+        clip = operator((scene, window))
         self.cache.files(scene).require_unchanged(clip_files(operator, scene, window))
         return clip.frames, {**pack_maps(pack_targets(clip)), "shape": torch.tensor(clip.depth.shape)}
 

@@ -45,7 +45,7 @@ class Sample:
 
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
-    """A clip's targets in float16, unbatched; a compact clip's are there already."""
+    """A clip's targets in float16, unbatched: 0.05 % of a depth, 0.004 px of an 8 px motion."""
     return clip_targets(clip).to("cpu", torch.float16)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from motion_depth.data.convention import camera_rests, decode_motion
 from motion_depth.data.layouts import open_scene
-from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
-from motion_depth.data.resting import FrameFiles, compose_files
+from motion_depth.data.motion import CoverCrop, FrameMotion, MotionConvention, compose, cover_crop
 from motion_depth.data.scene import Scene
 from motion_depth.latents import WAN22, LatentLayout, is_integer
 from motion_depth.processes.ranks import local_world_size
 
+LOOKED_AT = 10_000  # pixels of a frame, on a grid, that say whether the camera rests
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 
 
@@ -34,15 +34,12 @@ READ_THREADS = 4  # at most, for one clip's files; decoding and reading release 
 class MotionDepthClip:
     """A clip with its targets; tensors of one length T and one size H, W, checked on construction.
 
-    A compact clip has its two maps in float16 (`LoadImageSequenceWithMotionWrapper.read`): 0.05 % of a depth, 0.004 px
-    of an 8 px motion.
-
     Attributes:
         frames: (T, H, W, 3) uint8.
         motion: (T, 2, H, W) float32, pixels of this size, backward flow (x, y) to the previous frame of the clip; 0
             where it is invalid.
         motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame; where nothing is there, only
-            while the camera rests in every step between the two frames (`resting.camera_rests`).
+            while the camera rests in every step between the two frames (`convention.camera_rests`).
         depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
         depth_valid: (T, H, W) bool, False where nothing is there (`scene.is_there`).
         frame_ids: (T,) int64, the frame numbers of the files.
@@ -59,22 +56,19 @@ class MotionDepthClip:
 
     def __post_init__(self) -> None:
         t, h, w = self.depth.shape
-        maps = torch.float16 if self.depth.dtype == torch.float16 else torch.float32
-        for name, (shape, dtype) in self.layout(t, h, w, maps).items():
+        for name, (shape, dtype) in self.layout(t, h, w).items():
             found = getattr(self, name)
             if (tuple(found.shape), found.dtype) != (shape, dtype):
                 raise ValueError(f"{name}: found {tuple(found.shape)} {found.dtype}, expected {shape} {dtype}")
 
     @staticmethod
-    def layout(
-        t: int, h: int, w: int, maps: torch.dtype = torch.float32
-    ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of each tensor of a clip of t frames of h x w pixels; `maps` is that of motion and depth."""
+    def layout(t: int, h: int, w: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a clip of t frames of h x w pixels."""
         return {
             "frames": ((t, h, w, 3), torch.uint8),
-            "motion": ((t, 2, h, w), maps),
+            "motion": ((t, 2, h, w), torch.float32),
             "motion_valid": ((t, h, w), torch.bool),
-            "depth": ((t, h, w), maps),
+            "depth": ((t, h, w), torch.float32),
             "depth_valid": ((t, h, w), torch.bool),
             "frame_ids": ((t,), torch.int64),
         }
@@ -105,18 +99,11 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
     def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
         """Load a clip. Raises ValueError for bad data, see scene.py, and for a window that the scene does not have."""
         scene, window = (data, 0) if isinstance(data, str) else data
-        return self.read(scene, window)
-
-    def read(self, scene: str, window: int, compact: bool = False) -> MotionDepthClip:
-        """As a call. Compact: the maps in float16, and in memory that processes share.
-
-        A loader's worker hands such a clip over without a copy, and it is half as large.
-        """
         windows = self.num_windows(scene)
         if not 0 <= window < windows:
             raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
         opened, stride = self.scene(scene), self.stride(scene)
-        clip = self._empty_clip(scene, opened.frame_ids[window::stride][: self.num_frames], compact)
+        clip = self._empty_clip(scene, opened.frame_ids[window::stride][: self.num_frames])
         crop = cover_crop(opened.size, (self.height, self.width))
         threads = read_threads()
         if threads == 1:
@@ -161,12 +148,10 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
         return len(self.scene(scene).frame_ids) - max(0, self.convention.frame_offset)
 
-    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...], compact: bool) -> MotionDepthClip:
+    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...]) -> MotionDepthClip:
         """A clip of zeros, to be filled frame by frame, each by one thread."""
-        maps = torch.float16 if compact else torch.float32
-        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width, maps)
-        shared = compact and get_worker_info() is not None
-        tensors = {name: zeros(shape, dtype, shared) for name, (shape, dtype) in layout.items()}
+        layout = MotionDepthClip.layout(self.num_frames, self.height, self.width)
+        tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
         return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
 
     def _load_frame(self, clip: MotionDepthClip, t: int, scene: Scene, stride: int, crop: CoverCrop) -> None:
@@ -177,29 +162,32 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
             pixels = np.asarray(resize_image(Image.fromarray(pixels), crop))
         np.copyto(clip.frames[t].numpy(), pixels)
         depth = scene.depth(frame)
-        self._put_depth(clip, t, depth, crop)
-        if t == 0:
-            return
-        frames = list(self._steps(scene, frame, stride, depth))
-        points, flow, valid = compose_files(frames, crop)
-        clip.motion_valid[t] = True
-        clip.motion_valid[t].view(-1).index_copy_(0, points, valid)
-        clip.motion[t].view(2, -1).index_copy_(1, points, flow.to(clip.motion.dtype))
-        something = clip.depth_valid[t]
-        if not something.all() and not all(step.camera_rests() for step in frames):
-            clip.motion_valid[t] &= something
-            clip.motion[t].masked_fill_(~something, 0.0)
-
-    def _put_depth(self, clip: MotionDepthClip, t: int, depth: np.ndarray, crop: CoverCrop) -> None:
         clip.depth[t] = crop.nearest(torch.from_numpy(depth))
         clip.depth_valid[t] = clip.depth[t] > 0
+        if t == 0:
+            return
+        numbers = range(frame, frame - stride, -1)
+        vectors = [scene.motion(number + self.convention.frame_offset) for number in numbers]
+        depths = [depth, *(scene.depth(number) for number in numbers[1:])]
+        frames = [
+            FrameMotion(*decode_motion(file, self.convention), torch.from_numpy(its_depth))
+            for file, its_depth in zip(vectors, depths, strict=True)
+        ]
+        flow, valid = crop.motion(*compose(frames))
+        something = clip.depth_valid[t]
+        if not something.all() and not all(
+            _camera_rests(file, its_depth, self.convention) for file, its_depth in zip(vectors, depths, strict=True)
+        ):
+            valid &= something
+            flow.masked_fill_(~something, 0.0)
+        clip.motion[t], clip.motion_valid[t] = flow, valid
 
-    def _steps(self, scene: Scene, frame: int, stride: int, depth: np.ndarray) -> Iterator[FrameFiles]:
-        """Motion of `frame`, whose depth is known, and of the frames between it and the clip's previous one."""
-        for number in range(frame, frame - stride, -1):
-            vectors = scene.motion(number + self.convention.frame_offset)
-            its_depth = depth if number == frame else scene.depth(number)
-            yield FrameFiles(vectors, its_depth, self.convention)
+
+def _camera_rests(vectors: np.ndarray, depth: np.ndarray, convention: MotionConvention) -> bool:
+    """`camera_rests` on a grid of the pixels of a frame's files."""
+    step = max(1, round(math.sqrt(depth.size / LOOKED_AT)))
+    grid = slice(step // 2, None, step), slice(step // 2, None, step)
+    return camera_rests(vectors[grid], depth[grid] > 0, convention.scale(*depth.shape))
 
 
 def read_threads() -> int:
@@ -211,15 +199,6 @@ def read_threads() -> int:
     loaders = (worker.num_workers if worker else 1) * local_world_size()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(READ_THREADS, cores // loaders))
-
-
-def zeros(shape: tuple[int, ...], dtype: torch.dtype, shared: bool) -> Tensor:
-    """Zeros; shared: in memory that another process can map, as the library's own collate function takes it."""
-    if not shared:
-        return torch.zeros(shape, dtype=dtype)
-    size = math.prod(shape)
-    storage = torch.UntypedStorage._new_shared(size * dtype.itemsize, device="cpu")  # the system hands it out zeroed
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
 
 
 def create_motion_data_operator(

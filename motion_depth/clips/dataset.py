@@ -64,7 +64,7 @@ class MotionDepthDataset(UnifiedDataset):
         operator: from `create_motion_data_operator`.
         repeat: visits of each row in an epoch, at least 1.
         seed: of the order, at least 0.
-        reduce: applied to each item where it is loaded, in the worker; the clip that it is given is a compact one.
+        reduce: applied to each item where it is loaded, in the worker.
 
     Raises:
         ValueError: on construction, for the CSV, and for scenes that are missing, inconsistent or too short.
@@ -117,7 +117,7 @@ class MotionDepthDataset(UnifiedDataset):
         """
         row, scene, window = self.clip_at(position)
         try:
-            clip = self.operator.read(scene, window, compact=self.reduce is not None)
+            clip = self.operator((scene, window))
             item = self.data[row] | {"video": clip, "position": _position(position), "window": window}
             return item if self.reduce is None else self.reduce(item)
         except ValueError as error:

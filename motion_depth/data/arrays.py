@@ -6,9 +6,6 @@ Whatever is wrong with a file is a ValueError that names it, what was found and 
 from __future__ import annotations
 
 import contextlib
-import io
-import struct
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -18,26 +15,23 @@ from PIL import Image
 from motion_depth.files.atomic import expect_file
 
 try:
-    import kornia_rs
-except ImportError:  # no build for this machine: Pillow gives the same pixels, more slowly
+    import kornia_rs  # decodes a picture of 480 x 480 in 1.2 ms instead of Pillow's 3.0
+except ImportError:  # no build for this machine: Pillow gives the same pixels
     kornia_rs = None
 
 # What Pillow turns into 8-bit RGB without losing range; 16-bit grey, for one, would be clipped.
 IMAGE_MODES = ("RGB", "RGBA", "L", "LA", "P", "PA", "1")
-HEADER_BYTES = 128  # of an npy file, with numpy's usual padding
+UNUSUAL = {"interlace", "transparency"}  # in a PNG, which is left to Pillow
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture in 8-bit RGB, uint8 (H, W, 3), read-only; grey becomes RGB, transparency is dropped.
-
-    Plain RGB in PNG is decoded by a faster library: on rendered pictures of 480 x 480, in 1.2 ms instead of Pillow's
-    3.0 on one core.
-    """
-    if kornia_rs is not None and (size := _plain_png_size(path)):
+    """A picture in 8-bit RGB, uint8 (H, W, 3), read-only; grey becomes RGB, transparency is dropped."""
+    image = _open_picture(path, decode=False)
+    if kornia_rs is not None and image.format == "PNG" and image.tile[0][-1] == "RGB" and not {*image.info} & UNUSUAL:
         # What it cannot read, Pillow reads after all, or says what is wrong with it.
         with contextlib.suppress(Exception):
             pixels = kornia_rs.io.read_image_png_u8(str(path), "rgb")
-            if pixels.shape == (*size, 3):
+            if pixels.shape == (image.height, image.width, 3):
                 return pixels
     return np.asarray(_open_picture(path, decode=True).convert("RGB"))
 
@@ -78,54 +72,12 @@ def _open_picture(path: Path, decode: bool) -> Image.Image:
 def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """A broken header can raise anything, from SyntaxError to MemoryError."""
     try:
-        expect_file(path)
-        array = None if mmap_mode else _read_plain_array(path)
-        if array is None:
-            array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        array = np.load(expect_file(path), mmap_mode=mmap_mode, allow_pickle=False)
     except Exception as error:
         raise _unreadable(path, "an npy array", error) from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: found an npz archive, expected float32")
     return array
-
-
-def _read_plain_array(path: Path) -> np.ndarray | None:
-    """What `np.load` gives for a whole file with the usual header; None for any other, which is left to it."""
-    with open(path, "rb", buffering=0) as file:
-        if (layout := _plain_layout(file.read(HEADER_BYTES))) is None:
-            return None
-        array = np.empty(*layout)
-        return array if file.readinto(memoryview(array).cast("B")) == array.nbytes else None
-
-
-@lru_cache(maxsize=64)
-def _plain_layout(header: bytes) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and type that an npy file's first bytes announce, if they are a whole header of a plain array.
-
-    A scene's files share one header, and reading it takes longer than reading a depth map.
-    """
-    try:
-        file = io.BytesIO(header)
-        if np.lib.format.read_magic(file) != (1, 0):
-            return None
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:
-        return None
-    plain = file.tell() == HEADER_BYTES and not fortran_order and not dtype.hasobject and 0 not in shape and shape
-    return (shape, dtype) if plain else None
-
-
-def _plain_png_size(path: Path) -> tuple[int, int] | None:
-    """Height and width of a PNG in 8-bit RGB, not interlaced; None of any other file."""
-    try:
-        with expect_file(path).open("rb", buffering=0) as file:
-            header = file.read(29)
-    except OSError:
-        return None
-    if len(header) < 29 or header[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or header[24:] != b"\x08\x02\0\0\0":
-        return None
-    width, height = struct.unpack(">II", header[16:24])
-    return height, width
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> ValueError:

@@ -17,6 +17,10 @@ Direction = Literal["backward", "forward"]
 YAxis = Literal["down", "up"]
 FrameOffset = Literal[0, 1, -1]
 MOVING_PIXELS = 0.5  # a pixel moves if its motion is longer than this, in pixels of its picture or clip
+# `camera_rests`: so far, in pixels, may what rests seem to move; also the most by which a vector of zero for the sky,
+# which turns with the camera as the surfaces do, is then wrong.
+REST = 0.01
+RESTING_SHARE = 0.5  # of the pixels where something is there
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,19 @@ def decode_motion(raw: np.ndarray | Tensor, convention: MotionConvention) -> tup
             channel.mul_(factor)
     valid = flow[0].isfinite() & flow[1].isfinite()
     return flow.masked_fill_(~valid, 0.0), valid
+
+
+def camera_rests(vectors: np.ndarray, there: np.ndarray, scale: tuple[float, float]) -> bool:
+    """Whether the camera rests between a frame and the one before, as far as the frame's own files tell.
+
+    Where nothing is there renderers write zero vectors (some write the true ones), so only surfaces tell. While the
+    camera rests most of them rest as well; when it moves they move, but for what is fixed to the camera, such as a
+    gripper, and that fills less than half. Where nothing is there at all, or more than half of it moves, no vector
+    tells a moving camera from a resting one: the answer is no, because a wrong target does more harm than none.
+
+    vectors: (..., 2) as on disk. there: (...) bool, something is there. scale: `MotionConvention.scale`.
+    """
+    x, y = np.moveaxis(vectors[there], -1, 0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        resting = np.count_nonzero((np.abs(x * scale[0]) <= REST) & (np.abs(y * scale[1]) <= REST))
+    return bool(resting > 0 and resting >= RESTING_SHARE * len(x))

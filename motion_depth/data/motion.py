@@ -9,28 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import reduce
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from motion_depth.data.convention import MotionConvention, Units, decode_motion
 from motion_depth.data.resizing import CoverCrop, cover_crop
-from motion_depth.data.sampling import corners_of, into_picture, leaves_picture, warp
+from motion_depth.data.sampling import corners_of, into_picture, warp
 
-__all__ = [
-    "CoverCrop",
-    "FrameMotion",
-    "MotionConvention",
-    "Pixels",
-    "Units",
-    "compose",
-    "compose_at",
-    "cover_crop",
-    "decode_motion",
-    "leaves_picture",
-    "warp",
-]
+__all__ = ["CoverCrop", "FrameMotion", "MotionConvention", "Units", "compose", "cover_crop", "decode_motion", "warp"]
 
 # What `compose` calls "the same surface". A boundary between two surfaces shows in their flow and in their distance;
 # a difference in flow below SAME_FLOW cannot do more harm to the composed vector than its own size.
@@ -46,20 +36,25 @@ STRICT_DISTANCE = 0.005  # where the flow changes: an occluder in contact with w
 EDGE_WEIGHT, EDGE_DISTANCE = 0.25, 0.01
 
 
-@dataclass(frozen=True)
-class FrameMotion:
-    """One frame of a scene, as `compose` needs it.
-
-    flow: (2, H, W) to the frame before. valid: (H, W) bool. depth: (H, W) distance in metres, 0 for "nothing there".
-    """
+class Pixels(NamedTuple):
+    """Some pixels of a frame, or points that were looked up there: flow (2, n), valid (n,), depth (n,)."""
 
     flow: Tensor
     valid: Tensor
     depth: Tensor
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.depth.shape[0], self.depth.shape[1]
+
+@dataclass(frozen=True)
+class FrameMotion:
+    """One frame of a scene, as `compose` needs it.
+
+    flow: (2, H, W) to the frame before, 0 where it is invalid. valid: (H, W) bool. depth: (H, W) distance in metres,
+    0 for "nothing there".
+    """
+
+    flow: Tensor
+    valid: Tensor
+    depth: Tensor
 
     def at(self, index: Tensor) -> Pixels:
         """The pixels with these flat indices (n,)."""
@@ -80,68 +75,33 @@ def compose(frames: Sequence[FrameMotion]) -> tuple[Tensor, Tensor]:
     - is occluded: the distance found there is not what the followed surface should have (`_same_surface`).
     One frame alone comes back as it is, except for the zeros.
     """
-    flow, valid = frames[0].flow, frames[0].valid
-    last = frames[0]
-    for earlier in frames[1:]:
-        found = _follow(earlier, last, flow)
-        valid = valid & found.valid & _same_surface(last, found, flow.shape[-1])
-        flow = flow + found.flow
-        last = found
-    return flow.masked_fill(~valid, 0.0), valid
-
-
-class Pixels(NamedTuple):
-    """Some pixels of a frame, or points that were looked up there: flow (2, n), valid (n,), depth (n,)."""
-
-    flow: Tensor
-    valid: Tensor
-    depth: Tensor
-
-
-class FrameLookup(Protocol):
-    """A frame whose pixels can be asked for one by one."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-
-    def at(self, index: Tensor) -> Pixels:
-        """The pixels with these flat indices (n,)."""
-
-
-def compose_at(frames: Sequence[FrameLookup], points: Tensor) -> tuple[Tensor, Tensor]:
-    """`compose` for some pixels only: flow (2, n) and valid (n,) of the flat indices `points` (n,)."""
+    height, width = frames[0].depth.shape
+    # Only what moves somewhere must be followed: in most clips, a few percent. All other pixels stay where they are.
+    points = (~_rests(frames)).flatten().nonzero().squeeze(1)
     last = frames[0].at(points)
     flow, valid = last.flow, last.valid
     for earlier in frames[1:]:
         found = _look_up(earlier, last, points, flow)
-        valid = valid & found.valid & _same_surface(last, found, frames[0].size[1])
+        valid = valid & found.valid & _same_surface(last, found, width)
         flow = flow + found.flow
         last = found
-    return flow.masked_fill(~valid, 0.0), valid
+    flow = flow.new_zeros(2, height * width).index_copy(1, points, flow.masked_fill(~valid, 0.0))
+    valid = valid.new_ones(height * width).index_copy(0, points, valid)
+    return flow.unflatten(1, (height, width)), valid.unflatten(0, (height, width))
 
 
-def _follow(frame: FrameMotion, later: FrameMotion, offset: Tensor) -> FrameMotion:
-    """Sample `frame` at p + offset(p), offset (2, H, W): how the points that are at p later on look in `frame`.
-
-    later: how they look one frame later.
-    """
-    # A point that rests is read where it is. Only the others need interpolation: in most clips, a few percent.
-    moving = ((offset[0] != 0) | (offset[1] != 0)).flatten().nonzero().squeeze(1)
-    found = _look_up(frame, later.at(moving), moving, offset.flatten(1).index_select(1, moving))
-    return FrameMotion(
-        frame.flow.flatten(1).index_copy(1, moving, found.flow).unflatten(1, frame.size),
-        frame.valid.flatten().index_copy(0, moving, found.valid).unflatten(0, frame.size),
-        frame.depth.flatten().index_copy(0, moving, found.depth).unflatten(0, frame.size),
-    )
+def _rests(frames: Sequence[FrameMotion]) -> Tensor:
+    """(H, W) bool: pixels whose vector is zero and valid in every frame, and whose distance stays the same."""
+    rests = reduce(torch.logical_and, (frame.valid & (frame.flow == 0).all(dim=0) for frame in frames))
+    return reduce(torch.logical_and, (later.depth == earlier.depth for later, earlier in pairwise(frames)), rests)
 
 
-def _look_up(frame: FrameLookup, later: Pixels, points: Tensor, offset: Tensor) -> Pixels:
+def _look_up(frame: FrameMotion, later: Pixels, points: Tensor, offset: Tensor) -> Pixels:
     """Sample `frame` where the pixels `points` (n,) come from: at p + offset, offset (2, n).
 
     later: these points one frame later, (n,). At an edge only those corners count that are of the followed surface.
     """
-    height, width = frame.size
+    height, width = frame.depth.shape
     x, y, inside = into_picture(points % width + offset[0], points // width + offset[1], height, width)
     index, weight = corners_of(x, y, width)
     corners = frame.at(index.flatten())
@@ -160,12 +120,12 @@ def _look_up(frame: FrameLookup, later: Pixels, points: Tensor, offset: Tensor) 
     return Pixels(found_flow, inside & whole, (depth * weight).sum(dim=0))
 
 
-def _extrapolate(frame: FrameLookup, index: Tensor, weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _extrapolate(frame: FrameMotion, index: Tensor, weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Flow (2, n) at points x, y (n,) at an edge: that of the heaviest corner and its slope inside the surface.
 
     index, weight: (4, n) of the corners, as `corners_of` orders them; weight 0: of another surface.
     """
-    height, width = frame.size
+    height, width = frame.depth.shape
     first = weight.max(dim=0, keepdim=True).indices  # argmax takes twenty times as long over so short a dimension
     anchor = index.gather(0, first)[0]
     start = frame.at(anchor)
@@ -222,8 +182,8 @@ def _smooth(flow: Tensor, depth: Tensor) -> Tensor:
     return (slope <= SAME_FLOW) | ((slope <= MAX_FLOW_SLOPE) & same_distance)
 
 
-def _same_surface(later: FrameMotion | Pixels, earlier: FrameMotion | Pixels, width: int) -> Tensor:
-    """Whether what was found one frame earlier can be the surface that is followed; (H, W) or (n,) bool.
+def _same_surface(later: Pixels, earlier: Pixels, width: int) -> Tensor:
+    """Whether what was found one frame earlier can be the surface that is followed; (n,) bool.
 
     Backward flow says where a point was, not how far away. From one frame to the next its distance can change about as
     much as it moves sideways, which is |flow| / width of the distance for a usual field of view. The allowance

@@ -35,12 +35,6 @@ def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     return rearrange(warped, "n c (h w) -> n c h w", h=height), inside
 
 
-def leaves_picture(points: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whether the vectors flow (2, n) of pixels (n,), flat indices, end outside the picture; (n,) bool."""
-    height, width = size
-    return ~into_picture(points % width + flow[0], points // width + flow[1], height, width)[2]
-
-
 def flow_targets(flow: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """p + flow(p) for flow x and y (..., H, W): x, y moved into the picture, and whether they were inside it."""
     flow_x, flow_y = flow

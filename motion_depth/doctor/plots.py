@@ -13,8 +13,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from motion_depth.data.convention import camera_rests
 from motion_depth.data.motion import MotionConvention, decode_motion
-from motion_depth.data.resting import camera_rests
 from motion_depth.data.scene import DEPTH, MOTION, RGB, is_there
 from motion_depth.doctor.check import DatasetCheck
 from motion_depth.doctor.measure import SceneMeasure

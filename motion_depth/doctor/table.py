@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from motion_depth.data.convention import MOVING_PIXELS
+from motion_depth.data.convention import MOVING_PIXELS, camera_rests
 from motion_depth.data.motion import MotionConvention, Units
-from motion_depth.data.resting import camera_rests
 from motion_depth.data.scene import FAR_DEPTH, NEAR_DEPTH, is_there
 from motion_depth.doctor.photometry import NOISE, finite
 

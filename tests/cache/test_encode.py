@@ -294,8 +294,8 @@ def test_a_scene_that_changes_while_it_is_encoded_is_an_error(setup, monkeypatch
     with pytest.raises(ValueError, match=said):
         encode_missing(cache, missing, FakeEncoder(), progress=False)
     again = setup.job()
-    read = again.operator.read
-    monkeypatch.setattr(again.operator, "read", lambda *clip, **how: (read(*clip, **how), touch(path))[0])
+    read = again.operator.scene("ball").read
+    monkeypatch.setattr(again.operator.scene("ball"), "read", lambda *which: (read(*which), touch(path))[0])
     with pytest.raises(ValueError, match=said):
         encode_missing(again, again.missing(ALL), FakeEncoder(), progress=False)
 

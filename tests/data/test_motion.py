@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from motion_depth.data import motion
+from motion_depth.data.convention import camera_rests
 from motion_depth.data.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion, warp
 
 
@@ -121,6 +123,32 @@ def test_warping_is_differentiable_in_image_and_flow():
     assert image.grad.sum() == 1
 
 
+CONVENTIONS = [MotionConvention(), MotionConvention("ndc", "forward", "up")]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize(
+    ("moving", "nothing", "speed", "rests"),
+    [
+        (0.0, 0.3, 0.0, True),  # nothing moves
+        (0.4, 0.3, 5.0, True),  # large things move
+        (1.0, 0.3, 0.001, True),  # a renderer's rounding
+        (1.0, 0.3, 0.1, False),  # everything moves
+        (0.7, 0.3, 0.1, False),  # the camera moves, and carries a gripper
+        (0.0, 1.0, 0.0, False),  # nothing is there
+    ],
+)
+def test_the_camera_rests_if_most_of_what_is_there_does(convention, moving, nothing, speed, rests):
+    vectors, there = np.zeros((40, 50, 2), np.float32), np.ones((40, 50), bool)
+    there[: round(nothing * 40)] = False
+    something = np.flatnonzero(there)
+    vectors.reshape(-1, 2)[something[: round(moving * len(something))]] = [speed, -speed]
+    scale = convention.scale(40, 50)
+    vectors /= np.float32(scale)
+    vectors[~there] = np.nan  # what stands where nothing is does not count
+    assert camera_rests(vectors, there, scale) is rests
+
+
 # --- compose ----------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +166,30 @@ def test_no_motion_composes_to_no_motion_even_at_edges():
     composed, valid = compose([frame(still(), depth)] * 4)
     assert valid.all()
     assert torch.equal(composed, still())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("moving", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_pixels_at_rest_need_not_be_followed(monkeypatch, steps, moving, convention):
+    """A part of the pixels move, some of them by no finite vector, before a still background of things and nothing."""
+    rng = np.random.default_rng([steps, int(10 * moving)])
+    frames = []
+    for _ in range(steps):
+        vectors, chosen = np.zeros((40, 56, 4), np.float32), rng.random((40, 56)) < moving
+        vectors[chosen, :2] = rng.normal(0, 3, (chosen.sum(), 2)) * rng.choice([0, 0.05, 1], (chosen.sum(), 1))
+        vectors[rng.random((40, 56)) < 0.01, :2] = [np.nan, 1]
+        vectors[rng.random((40, 56)) < 0.01, :2] = -0.0
+        depth = np.full((40, 56), 3, np.float32)
+        depth[chosen] *= rng.choice([0, 0.9, 0.99, 1], chosen.sum()).astype(np.float32)
+        depth[:10] = 0
+        frames.append(FrameMotion(*decode_motion(vectors, convention), torch.from_numpy(depth)))
+    flow, valid = compose(frames)
+    monkeypatch.setattr(motion, "_rests", lambda frames: torch.zeros(40, 56, dtype=torch.bool))
+    every_flow, every_valid = compose(frames)
+    assert torch.equal(flow, every_flow)
+    assert torch.equal(valid, every_valid)
+    assert 0 < valid.sum() < valid.numel()
 
 
 def test_affine_motion_composes_to_the_power_of_its_matrix():

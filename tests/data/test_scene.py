@@ -309,16 +309,20 @@ def test_a_file_cut_or_damaged_anywhere_is_never_another_kind_of_error(tmp_path,
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_other_modes_become_rgb(tmp_path):
+@pytest.mark.parametrize("fast", [True, False])
+def test_pictures_of_other_modes_become_rgb(tmp_path, monkeypatch, fast):
+    if not fast:
+        monkeypatch.setattr("motion_depth.data.arrays.kornia_rs", None)
     rgb = np.random.default_rng(0).integers(0, 255, (5, 6, 3), np.uint8)
     grey = Image.fromarray(rgb[..., 0])
     for mode, image in {
+        "RGB": Image.fromarray(rgb),
         "L": grey,
         "RGBA": Image.fromarray(np.dstack([rgb, rgb[..., :1]])),
         "P": grey.convert("P"),
     }.items():
         image.save(tmp_path / f"{mode}.png")
-        expected = rgb if mode == "RGBA" else np.dstack([rgb[..., 0]] * 3)
+        expected = rgb if mode.startswith("RGB") else np.dstack([rgb[..., 0]] * 3)
         np.testing.assert_array_equal(read_picture(tmp_path / f"{mode}.png"), expected)
 
 

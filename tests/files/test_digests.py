@@ -284,7 +284,7 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
     operator.stride("ball")
 
     def make() -> None:
-        clip = operator.read("ball", 0, compact=True)
+        clip = operator("ball")
         pack_maps(pack_targets(clip))
         encoder.frames(clip.frames[None])
         reduce_item({"video": operator(("ball", 1)), "position": 0, "window": 1, "prompt": ""})
