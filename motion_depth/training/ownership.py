@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 LOCK_FILE = ".running"
 BEAT = 10.0  # seconds
@@ -81,7 +81,7 @@ class Occupation:
             )
 
     def _take(self) -> BinaryIO:
-        """The locked file, of nobody who lives."""
+        """The locked file, of nobody who lives. Raises ValueError if another run holds it."""
         silent = None  # the file's content when it had been silent for long enough
         while True:
             try:
@@ -159,14 +159,13 @@ def _system() -> str:
         return f"{socket.gethostname()} {uuid.getnode()}"
 
 
-def _owner(content: bytes) -> dict[str, Any]:
+def _owner(content: bytes) -> dict[str, object]:
     try:
-        found = json.loads(content)
+        owner = json.loads(content)
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        owner = None
+    return {"host": "?", "pid": "?", "since": "?"} | (owner if isinstance(owner, dict) else {})
 
 
 def _holder(content: bytes) -> str:
-    owner = {"host": "?", "pid": "?", "since": "?"} | _owner(content)
-    return f"another run (process {owner['pid']} on {owner['host']}, since {owner['since']})"
+    return "another run (process {pid} on {host}, since {since})".format(**_owner(content))

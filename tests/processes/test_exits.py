@@ -1,5 +1,7 @@
 """How one process of several ends: what it says of an error of its own, and of one that another process made."""
 
+from collections.abc import Callable
+
 import pytest
 from torch import distributed
 
@@ -42,11 +44,15 @@ OWN = [
 ]
 
 
-def end(error: Exception, monkeypatch, capfd, rank: int = 0) -> str:
-    def fail() -> None:
-        raise error
+def end(function: Exception | Callable, monkeypatch, capfd, rank: int = 0, processes: int = 2) -> str:
+    """What a process says that ends with an error, or with what a function raises."""
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    def fail() -> None:
+        if isinstance(function, Exception):
+            raise function
+        function()
+
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setattr("motion_depth.processes.exits.OTHERS_WAIT", 0.0)
     assert run_to_the_end(fail) == FAILED
@@ -57,6 +63,7 @@ def end(error: Exception, monkeypatch, capfd, rank: int = 0) -> str:
 def test_a_lost_process_is_named_as_the_reason_with_all_that_was_said(error, monkeypatch, capfd):
     said = end(error, monkeypatch, capfd)
     assert said == f"rank 0: ends because another process has ended\n{str(error).strip()}\n"
+    assert end(error, monkeypatch, capfd, processes=1).startswith("Traceback")  # one alone loses no other
 
 
 @pytest.mark.parametrize("error", SILENT, ids=lambda error: str(error)[:60])
@@ -83,9 +90,7 @@ def test_what_went_wrong_before_the_connection_did_is_told(monkeypatch, capfd):
         finally:
             raise GONE[0]
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run_to_the_end(fail) == FAILED
-    said = capfd.readouterr().err
+    said = end(fail, monkeypatch, capfd)
     assert "KeyError: 'a cause'" in said
     assert str(GONE[0]) in said
 
@@ -97,13 +102,3 @@ def test_a_process_that_is_ended_while_it_waits_tells_what_only_it_knows(error, 
 
     monkeypatch.setattr("motion_depth.processes.exits.time.sleep", stopped)
     assert ("mine" in end(error, monkeypatch, capfd, rank=1)) == told
-
-
-def test_one_process_alone_loses_no_other(monkeypatch, capfd):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-
-    def fail() -> None:
-        raise GONE[0]
-
-    assert run_to_the_end(fail) == FAILED
-    assert capfd.readouterr().err.startswith("Traceback")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from motion_depth.training import ownership as occupation
+from motion_depth.training import ownership
 from motion_depth.training.ownership import LOCK_FILE, Occupation
 
-ROOT = Path(occupation.__file__).parents[2]
+ROOT = Path(ownership.__file__).parents[2]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from motion_depth.training import ownership as occupation
-occupation.BEAT = 0.05
+from motion_depth.training import ownership
+ownership.BEAT = 0.05
 if "elsewhere" in sys.argv:
-    occupation._system = lambda: "another machine's"
+    ownership._system = lambda: "another machine's"
 if "unlocked" in sys.argv:
-    occupation._lock = lambda file: False
-with occupation.Occupation(Path(sys.argv[1]), print) as held:
+    ownership._lock = lambda file: False
+with ownership.Occupation(Path(sys.argv[1]), print) as held:
     held.begin()
     if "forks" in sys.argv and os.fork() == 0:
         time.sleep(600)
@@ -55,101 +56,86 @@ def holder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(occupation, "SILENCE", 1.0)
-    monkeypatch.setattr(occupation, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(ownership, "SILENCE", 1.0)
+    monkeypatch.setattr(ownership, "LOOK_EVERY", 0.05)
 
 
-def refusal(folder: Path, said: list | None = None) -> str:
-    with Occupation(folder, (said if said is not None else []).append) as mine, pytest.raises(ValueError) as found:
-        mine.begin()
-    return str(found.value)
+def attempt(folder: Path, expected: str | None = None) -> list[str]:
+    """Takes the folder, or is refused with an error that has `expected` in it; returns what was said while waiting."""
+    said: list[str] = []
+    with Occupation(folder, said.append) as mine:
+        if expected is None:
+            mine.begin()
+            mine.require()
+            assert json.loads((folder / LOCK_FILE).read_bytes())["pid"] == os.getpid()
+        else:
+            with pytest.raises(ValueError, match=re.escape(expected)):
+                mine.begin()
+    return said
 
 
-def taken(folder: Path, said: list | None = None) -> bool:
-    with Occupation(folder, (said if said is not None else []).append) as mine:
-        mine.begin()
-        mine.require()
-        return json.loads((folder / LOCK_FILE).read_bytes())["pid"] == os.getpid()
-
-
-def elsewhere(folder: Path) -> None:
-    """The file says that its holder's system is another one's, and nobody locks it."""
-    about = json.loads((folder / LOCK_FILE).read_bytes())
-    (folder / LOCK_FILE).write_text(json.dumps(about | {"system": "another machine's", "host": "node7"}))
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
 
 
 def test_a_folder_that_is_held_is_refused_with_who_holds_it_and_free_when_that_ends(tmp_path, holder):
-    process = holder()
-    said = refusal(tmp_path / "out")
-    assert f"another run (process {process.pid} on {os.uname().nodename}, since 20" in said
-    assert said.startswith(f"--output_path {tmp_path / 'out'}: ")
-    assert said.endswith("writes there; wait until it has ended, or choose another folder")
-    assert refusal(tmp_path / "out") == said
-    process.communicate("\n", timeout=30)
-    assert not (tmp_path / "out").exists()  # made by it, and empty
-    assert taken(tmp_path / "out")
-
-
-def test_the_same_folder_under_another_name_is_held_too(tmp_path, holder):
-    holder()
+    process, out = holder(), tmp_path / "out"
+    assert (
+        attempt(out, f"--output_path {out}: another run (process {process.pid} on {os.uname().nodename}, since 20")
+        == []
+    )
     (tmp_path / "link").symlink_to("out")
-    assert "another run" in refusal(tmp_path / "link")
-    assert taken(tmp_path / "other")
+    for name in ("out", "link"):
+        attempt(tmp_path / name, "writes there; wait until it has ended, or choose another folder")
+    attempt(tmp_path / "other")
+    process.communicate("\n", timeout=30)
+    assert not out.exists()  # made by it, and empty
+    attempt(out)
 
 
 @pytest.mark.parametrize("how", [[], ["forks"]])
 def test_a_killed_holder_leaves_nothing_that_hinders(tmp_path, holder, how):
     """Also if a process that it has forked lives on, such as a loader's worker for a few seconds."""
-    process = holder(*how)
-    process.kill()
-    process.wait()
+    end(holder(*how))
     assert (tmp_path / "out" / LOCK_FILE).exists()
-    said = []
-    assert taken(tmp_path / "out", said)
-    assert said == []
+    assert attempt(tmp_path / "out") == []
     assert not (tmp_path / "out" / LOCK_FILE).exists()
 
 
 def test_a_holder_that_was_killed_before_it_could_write_hinders_nobody(tmp_path):
     (tmp_path / LOCK_FILE).touch()
-    assert taken(tmp_path)
+    attempt(tmp_path)
     assert tmp_path.exists()
 
 
 def test_a_holder_on_another_machine_is_known_by_its_signs_of_life(tmp_path, holder):
     """Where locks do not reach across machines: both processes believe that they have locked the file."""
     process = holder("elsewhere", "unlocked")
-    said = []
-    assert f"process {process.pid} " in refusal(tmp_path / "out", said)
-    assert len(said) == 1
-    assert "waiting up to 1 seconds for a sign of life" in said[0]
-    process.kill()
-    process.wait()
-    said = []
-    assert taken(tmp_path / "out", said)
-    assert len(said) == 1
+    (said,) = attempt(tmp_path / "out", f"process {process.pid} ")
+    assert "waiting up to 1 seconds for a sign of life" in said
+    end(process)
+    assert len(attempt(tmp_path / "out")) == 1
 
 
 def test_a_holder_on_this_machine_where_files_cannot_be_locked(tmp_path, holder, monkeypatch):
     process = holder("unlocked")
-    monkeypatch.setattr(occupation, "_lock", lambda file: False)
-    assert f"process {process.pid} " in refusal(tmp_path / "out")
-    process.kill()
-    process.wait()
-    assert taken(tmp_path / "out")
+    monkeypatch.setattr(ownership, "_lock", lambda file: False)
+    attempt(tmp_path / "out", f"process {process.pid} ")
+    end(process)
+    attempt(tmp_path / "out")
 
 
 def test_locks_that_reach_across_machines_need_no_waiting(tmp_path, holder):
     holder("elsewhere")
-    said = []
-    assert "another run" in refusal(tmp_path / "out", said)
-    assert said == []
+    assert attempt(tmp_path / "out", "another run") == []
 
 
 def test_a_run_that_was_taken_for_dead_writes_nothing_more(tmp_path):
     with Occupation(tmp_path, print) as mine:
         mine.begin()
-        elsewhere(tmp_path)
+        about = json.loads((tmp_path / LOCK_FILE).read_bytes()) | {"system": "another machine's", "host": "node7"}
+        (tmp_path / LOCK_FILE).write_text(json.dumps(about))
         with pytest.raises(ValueError, match=r"was taken over by another run .* on node7"):
             mine.require()
     assert (tmp_path / LOCK_FILE).exists()  # it is the other's
@@ -157,13 +143,11 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    assert (
-        refusal(tmp_path / "file/out") == f"--output_path {tmp_path / 'file/out'}: cannot be written (Not a directory)"
-    )
+    attempt(tmp_path / "file/out", f"--output_path {tmp_path / 'file/out'}: cannot be written (Not a directory)")
 
 
 def test_what_was_there_stays_and_what_was_made_goes_if_it_is_empty(tmp_path):
-    assert taken(tmp_path / "a/b/c")
+    attempt(tmp_path / "a/b/c")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a").mkdir()
     with Occupation(tmp_path / "a/b/c", print) as mine:
@@ -188,7 +172,7 @@ def test_those_that_begin_at_the_same_moment(tmp_path):
 
     for turn in range(0, 30, 2):
         (tmp_path / str(turn)).mkdir()
-        (tmp_path / str(turn) / LOCK_FILE).write_text(json.dumps({"pid": 1, "system": occupation._system()}))
+        (tmp_path / str(turn) / LOCK_FILE).write_text(json.dumps({"pid": 1, "system": ownership._system()}))
     runs = [context.Process(target=run) for _ in range(3)]
     for each in runs:
         each.start()
