@@ -31,196 +31,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from motion_depth.data import split
 from motion_depth.data.layouts import find_scenes, open_scene, what_scenes_are
 from motion_depth.data.prompts import make_prompt
 from motion_depth.data.scene import Scene
-from motion_depth.data.split import (
-    PARTS,
-    count_validation,
-    moved,
-    part_path,
-    read_split,
-    record_path,
-    record_text,
-    scene_of,
-    split_rows,
-    take_back,
-)
 from motion_depth.files.atomic import expect_file, write_whole
-from motion_depth.files.tables import COLUMNS, read_csv
+from motion_depth.files.tables import COLUMNS
 from motion_depth.latents import WAN22
-
-if TYPE_CHECKING:
-    from motion_depth.doctor.check import Settings
-
-
-def survey(base_path: Path) -> list[Scene]:
-    """Looks into every scene under `base_path`. Raises ValueError with all problems, a line each."""
-    scenes = find_scenes(base_path)
-    if not scenes:
-        raise ValueError(f"--dataset_base_path {base_path}: no scene found; a scene is {what_scenes_are()}")
-    found, problems = [], []
-    for scene in scenes:
-        try:
-            found.append(open_scene(base_path, scene))
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError(f"{len(problems)} of {len(scenes)} scenes cannot be used:\n  " + "\n  ".join(problems))
-    return found
-
-
-def merge(path: Path, scenes: list[Scene], base_path: Path) -> tuple[list[str], list[dict[str, str]], list[str]]:
-    """The rows of `path` if it exists, empty prompts filled in, and a row for every further scene.
-
-    Returns (columns, rows, names of the scenes that are new). A row whose scene is not there is a ValueError: it is
-    never dropped, and a training job would fail on it.
-    """
-    columns, rows = read_csv(path) if path.exists() else (list(COLUMNS), [])
-    found = {scene.name for scene in scenes}
-    listed = {scene_of(row) for row in rows}
-    if gone := [row["video"] for row in rows if scene_of(row) not in found]:
-        raise ValueError(
-            f"{path}: {len(gone)} rows name a folder that is no scene under {base_path}: {', '.join(gone)}; "
-            "put the folders back, or take these rows out"
-        )
-    base_name = base_path.resolve().name
-    for row in rows:
-        row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"], base_name)
-    new = [scene.name for scene in scenes if scene.name not in listed]
-    blank = dict.fromkeys(columns, "")
-    rows += [{**blank, "video": scene, "prompt": make_prompt(scene, base_name)} for scene in new]
-    return columns, rows, new
-
-
-def write_rows(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_changed(path, text.getvalue())
-
-
-def write_changed(path: Path, text: str) -> None:
-    """Writes the whole file or leaves the old one; a file that would not change is not touched."""
-    if not path.exists() or expect_file(path).read_bytes() != text.encode():
-        write_whole(path, text)
-
-
-def print_report(scenes: list[Scene], rows: list[dict[str, str]], new: list[str]) -> None:
-    """A line per row, then the totals."""
-    by_name = {scene.name: scene for scene in scenes}
-    space = max(len(name) for name in by_name)
-    for row in rows:
-        scene = by_name[scene_of(row)]
-        mark = "new " if scene.name in new else "kept"
-        frames = f"{len(scene.frame_ids):5d} frames"
-        print(f"{mark} {scene.name:<{space}} {frames} {scene.width:4d}x{scene.height:<4d} {row['prompt']}")
-    lengths = sorted({len(scene.frame_ids) for scene in scenes})
-    sizes = sorted({f"{scene.width}x{scene.height}" for scene in scenes})
-    frames = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    print(f"{len(scenes)} scenes of {frames} frames, {', '.join(sizes)} (width x height); {len(new)} new")
-
-
-def write_list(args: argparse.Namespace) -> None:
-    """Writes the CSV, and its parts if asked for."""
-    scenes = survey(args.dataset_base_path)
-    if args.output.is_dir():
-        raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
-    columns, rows, new = merge(args.output, scenes, args.dataset_base_path)
-    parts, notes = {}, []
-    if args.val_scenes is not None or args.val_fraction is not None:
-        count = count_validation(len(scenes), args.val_scenes, args.val_fraction)
-        name = partial(make_prompt, base_name=args.dataset_base_path.resolve().name)
-        split = read_split(args.output, name)
-        columns, rows, notes = take_back(split, columns, rows, name)
-        parts = split_rows(rows, count, args.seed)
-        notes += moved(split, parts)
-    else:
-        there = [path for part in PARTS if (path := part_path(args.output, part)).exists()]
-        notes += [f"{path} stays as it was; --val_scenes or --val_fraction brings it up to date" for path in there]
-
-    print_report(scenes, rows, new)
-    write_rows(args.output, columns, rows)
-    print(f"{args.output}: {len(rows)} rows")
-    for part, chosen in parts.items():
-        write_rows(part_path(args.output, part), columns, chosen)
-        print(f"{part_path(args.output, part)}: {len(chosen)} rows")
-    if parts:
-        write_changed(record_path(args.output), record_text(rows))
-    for note in notes:
-        print(f"note: {note}")
-
-
-def run(args: argparse.Namespace) -> int:
-    if (args.output is None) == (args.dataset_metadata_path is None):
-        raise ValueError("give one of --output, a CSV to write, and --dataset_metadata_path, a CSV to check as it is")
-    if args.report is not None and not args.check:
-        raise ValueError("--report: needs --check")
-    if args.output is None and not args.check:
-        raise ValueError("--dataset_metadata_path: needs --check; --output writes a CSV")
-    settings = check_settings(args) if args.check else None
-    problem = None
-    if args.output is not None:
-        try:
-            write_list(args)
-        except ValueError as error:
-            if settings is None:
-                raise
-            problem = error  # the check says what else is wrong
-    found = 0 if settings is None else check(args, settings)
-    if problem is not None:
-        raise problem
-    return found
-
-
-def check(args: argparse.Namespace, settings: Settings) -> int:
-    """Checks the scenes, prints and keeps what was found. Returns the exit status."""
-    from motion_depth.doctor.check import check_dataset
-    from motion_depth.doctor.record import write_record
-    from motion_depth.doctor.report import text, write_report
-
-    metadata_path = args.dataset_metadata_path or (args.output if args.output.is_file() else None)
-    count_tokens = token_counter(args.tokenizer_path) if args.tokenizer_path else None
-    checked = check_dataset(
-        args.dataset_base_path, metadata_path, settings, args.workers, sys.stderr.isatty(), count_tokens
-    )
-    print(text(checked))
-    errors, warnings = checked.count("error"), checked.count("warning")
-    if metadata_path is not None:
-        kept = write_record(metadata_path, checked.prints, checked.verdict, checked.verdicts, checked.findings)
-        print(f"kept in {kept}")
-    if args.report is not None:
-        print(f"report: {write_report(checked, args.report)}")
-    return 1 if errors or warnings else 0
-
-
-def check_settings(args: argparse.Namespace) -> Settings:
-    """The flags of training that the check is for. Raises ValueError naming the flag."""
-    from motion_depth.data.motion import MotionConvention
-    from motion_depth.doctor.check import Settings  # torch comes with it, which listing scenes can do without
-
-    WAN22.check_frames(args.num_frames)
-    if args.frame_stride != "auto" and not (args.frame_stride.isdecimal() and int(args.frame_stride) > 0):
-        raise ValueError(f"--frame_stride: found {args.frame_stride}, expected a whole number from 1 on, or auto")
-    if args.tokenizer_path is not None and not args.tokenizer_path.is_dir():
-        raise ValueError(f"--tokenizer_path {args.tokenizer_path}: there is no such folder")
-    stride = "auto" if args.frame_stride == "auto" else int(args.frame_stride)
-    convention = MotionConvention(
-        args.motion_units, args.motion_direction, args.motion_y_axis, args.motion_frame_offset
-    )
-    return Settings(args.num_frames, stride, convention)
-
-
-def token_counter(folder: Path) -> Callable[[str], int]:
-    """How many tokens a prompt has, the end included."""
-    from transformers import AutoTokenizer  # takes seconds to import
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return lambda prompt: len(tokenizer(prompt).input_ids)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -248,11 +67,167 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
-        return run(parse_args(argv))
+        expect_flags(args)
+        check = prepare_check(args) if args.check else lambda: 0
+        problem = None
+        if args.output is not None:
+            try:
+                write_list(args)
+            except ValueError as error:
+                if not args.check:
+                    raise
+                problem = error  # the check says what else is wrong
+        status = check()
+        if problem is not None:
+            raise problem
+        return status
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def expect_flags(args: argparse.Namespace) -> None:
+    """Raises ValueError naming the flag that is missing, or needs another."""
+    if (args.output is None) == (args.dataset_metadata_path is None):
+        raise ValueError("give one of --output, a CSV to write, and --dataset_metadata_path, a CSV to check as it is")
+    if args.report is not None and not args.check:
+        raise ValueError("--report: needs --check")
+    if args.output is None and not args.check:
+        raise ValueError("--dataset_metadata_path: needs --check; --output writes a CSV")
+    if args.output is not None and args.output.is_dir():
+        raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
+    if args.tokenizer_path is not None and not args.tokenizer_path.is_dir():
+        raise ValueError(f"--tokenizer_path {args.tokenizer_path}: there is no such folder")
+
+
+# ---------------------------------------------------------------------------------------------------------- the list
+
+
+def write_list(args: argparse.Namespace) -> None:
+    """Writes the CSV, and its parts if asked for; nothing before all of it is known."""
+    path, base = args.output, args.dataset_base_path
+    name_scene = partial(make_prompt, base_name=base.resolve().name)
+    scenes = survey(base)
+    columns, rows = split.read_rows(path, name_scene) if path.exists() else (list(COLUMNS), [])
+    if gone := [row["video"] for row in rows if split.scene_of(row) not in scenes]:
+        raise ValueError(  # never dropped, and a training job would fail on it
+            f"{path}: {len(gone)} rows name a folder that is no scene under {base}: {', '.join(gone)}; "
+            "put the folders back, or take these rows out"
+        )
+    listed = {split.scene_of(row) for row in rows}
+    new = [name for name in scenes if name not in listed]
+    rows += [dict.fromkeys(columns, "") | {"video": name, "prompt": name_scene(name)} for name in new]
+    parts, notes = {}, []
+    if args.val_scenes is not None or args.val_fraction is not None:
+        count = split.count_validation(len(scenes), args.val_scenes, args.val_fraction)
+        before = split.read_split(path, name_scene)
+        columns, rows, notes = split.take_back(before, columns, rows, name_scene)
+        parts = split.split_rows(rows, count, args.seed)
+        notes += split.moved(before, parts)
+    else:
+        old = [part for part in split.PARTS if split.part_path(path, part).exists()]
+        stays = "stays as it was; --val_scenes or --val_fraction brings it up to date"
+        notes += [f"{split.part_path(path, part)} {stays}" for part in old]
+
+    print_scenes(scenes, rows, new)
+    for file, its in {path: rows, **{split.part_path(path, part): its for part, its in parts.items()}}.items():
+        write_changed(file, csv_text(columns, its))
+        print(f"{file}: {len(its)} rows")
+    if parts:
+        write_changed(split.record_path(path), split.record_text(rows))
+    for note in notes:
+        print(f"note: {note}")
+
+
+def survey(base_path: Path) -> dict[str, Scene]:
+    """Looks into every scene under `base_path`. Raises ValueError with all problems, a line each."""
+    names, scenes, problems = find_scenes(base_path), {}, []
+    if not names:
+        raise ValueError(f"--dataset_base_path {base_path}: no scene found; a scene is {what_scenes_are()}")
+    for name in names:
+        try:
+            scenes[name] = open_scene(base_path, name)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError(f"{len(problems)} of {len(names)} scenes cannot be used:\n  " + "\n  ".join(problems))
+    return scenes
+
+
+def print_scenes(scenes: dict[str, Scene], rows: list[split.Row], new: list[str]) -> None:
+    """A line per row, then the totals."""
+    space = max(map(len, scenes))
+    for row in rows:
+        scene = scenes[split.scene_of(row)]
+        mark, shape = "new " if scene.name in new else "kept", f"{scene.width:4d}x{scene.height:<4d}"
+        print(f"{mark} {scene.name:<{space}} {len(scene.frame_ids):5d} frames {shape} {row['prompt']}")
+    lengths = sorted({len(scene.frame_ids) for scene in scenes.values()})
+    frames = " to ".join(str(length) for length in dict.fromkeys((lengths[0], lengths[-1])))
+    sizes = ", ".join(sorted({f"{scene.width}x{scene.height}" for scene in scenes.values()}))
+    print(f"{len(scenes)} scenes of {frames} frames, {sizes} (width x height); {len(new)} new")
+
+
+def csv_text(columns: list[str], rows: list[split.Row]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_changed(path: Path, text: str) -> None:
+    """Writes the whole file or leaves the old one; a file that would not change is not touched."""
+    if not path.exists() or expect_file(path).read_bytes() != text.encode():
+        write_whole(path, text)
+
+
+# --------------------------------------------------------------------------------------------------------- the check
+
+
+def prepare_check(args: argparse.Namespace) -> Callable[[], int]:
+    """The check, to be called: prints and keeps what it finds, and returns the exit status.
+
+    Raises ValueError naming the flag of training that is wrong.
+    """
+    from motion_depth.data.convention import MotionConvention
+    from motion_depth.doctor.check import Settings, check_dataset  # torch comes with it: listing scenes needs none
+    from motion_depth.doctor.record import write_record
+    from motion_depth.doctor.report import text, write_report
+
+    WAN22.check_frames(args.num_frames)
+    if args.frame_stride != "auto" and not (args.frame_stride.isdecimal() and int(args.frame_stride) > 0):
+        raise ValueError(f"--frame_stride: found {args.frame_stride}, expected a whole number from 1 on, or auto")
+    stride = "auto" if args.frame_stride == "auto" else int(args.frame_stride)
+    convention = MotionConvention(
+        args.motion_units, args.motion_direction, args.motion_y_axis, args.motion_frame_offset
+    )
+    settings = Settings(args.num_frames, stride, convention)
+
+    count_tokens = token_counter(args.tokenizer_path) if args.tokenizer_path else None
+
+    def check() -> int:
+        path = args.dataset_metadata_path or (args.output if args.output.is_file() else None)
+        progress = sys.stderr.isatty()
+        checked = check_dataset(args.dataset_base_path, path, settings, args.workers, progress, count_tokens)
+        print(text(checked))
+        if path is not None:
+            kept = write_record(path, checked.prints, checked.verdict, checked.verdicts, checked.findings)
+            print(f"kept in {kept}")
+        if args.report is not None:
+            print(f"report: {write_report(checked, args.report)}")
+        return 1 if checked.count("error") or checked.count("warning") else 0
+
+    return check
+
+
+def token_counter(folder: Path) -> Callable[[str], int]:
+    """How many tokens a prompt has, the end included."""
+    from transformers import AutoTokenizer  # takes seconds to import
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return lambda prompt: len(tokenizer(prompt).input_ids)
 
 
 if __name__ == "__main__":

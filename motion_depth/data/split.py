@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from motion_depth.data.findings import some
 from motion_depth.files.atomic import expect_file
 from motion_depth.files.tables import COLUMNS, read_csv
 
 PARTS = ("train", "val")
-SUFFIX = ".split.json"
 
 Row = dict[str, str]
+MakePrompt = Callable[[str], str]  # of a scene's name
 
 
 def part_path(path: Path, part: str) -> Path:
@@ -27,7 +27,7 @@ def part_path(path: Path, part: str) -> Path:
 
 
 def record_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}{SUFFIX}")
+    return path.with_name(f"{path.stem}.split.json")
 
 
 def record_text(rows: list[Row]) -> str:
@@ -37,6 +37,14 @@ def record_text(rows: list[Row]) -> str:
 def scene_of(row: Row) -> str:
     """The row's scene as find_scenes writes it, however it stands in the CSV ("./a/b/" -> "a/b")."""
     return str(PurePosixPath(row["video"].strip()))
+
+
+def read_rows(path: Path, make_prompt: MakePrompt) -> tuple[list[str], list[Row]]:
+    """Columns and rows of a list; empty prompts are filled in. Raises ValueError, see `read_csv`."""
+    columns, rows = read_csv(path)
+    for row in rows:
+        row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"])
+    return columns, rows
 
 
 def count_validation(scenes: int, val_scenes: int | None, val_fraction: float | None) -> int:
@@ -59,10 +67,8 @@ def split_rows(rows: list[Row], count: int, seed: int) -> dict[str, list[Row]]:
     """
     scenes = {scene_of(row) for row in rows}
     held_out = sorted(scenes, key=lambda scene: hashlib.sha256(f"{seed}:{scene}".encode()).digest())[:count]
-    return {
-        "train": [row for row in rows if scene_of(row) not in held_out],
-        "val": [row for row in rows if scene_of(row) in held_out],
-    }
+    sides = [(row, PARTS[scene_of(row) in held_out]) for row in rows]
+    return {part: [row for row, side in sides if side == part] for part in PARTS}
 
 
 @dataclass(frozen=True)
@@ -84,37 +90,32 @@ class Split:
     before: dict[str, list[Row]] | None
 
 
-def read_split(path: Path, make_prompt: Callable[[str], str]) -> Split:
+def read_split(path: Path, make_prompt: MakePrompt) -> Split:
     """The lists beside `path`, if there are any; empty prompts are filled in. Raises ValueError for a broken one."""
-    columns, rows, files = [], defaultdict(list), {}
-    for file in (part_path(path, part) for part in PARTS):
-        if not file.exists():
-            continue
-        found, lines = read_csv(file)
-        columns += [name for name in found if name not in columns]
-        others = {scene: list(its) for scene, its in rows.items()}
-        for row in lines:
-            scene = scene_of(row)
-            row["prompt"] = row["prompt"] if row["prompt"].strip() else make_prompt(row["video"])
-            if row not in others.get(scene, []):  # copied from one list to the other it counts once
-                rows[scene].append(row)
+    columns, rows, files = {}, {}, {}
+    for file in filter(Path.exists, (part_path(path, part) for part in PARTS)):
+        found, lines = read_rows(file, make_prompt)
+        columns |= dict.fromkeys(found)
+        for scene, its in by_scene(lines).items():
+            others = rows.get(scene, [])  # a row that was copied from one list to the other counts once
+            rows[scene] = others + [row for row in its if row not in others]
             files.setdefault(scene, file)
     try:
         before = by_scene(json.loads(expect_file(record_path(path)).read_text())["rows"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         before = None
-    return Split(path, columns, dict(rows), files, before)
+    return Split(path, list(columns), rows, files, before)
 
 
 def by_scene(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found = defaultdict(list)
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        found[scene_of(row)].append(row)
-    return dict(found)
+        found.setdefault(scene_of(row), []).append(row)
+    return found
 
 
 def take_back(
-    split: Split, columns: list[str], rows: list[Row], make_prompt: Callable[[str], str]
+    split: Split, columns: list[str], rows: list[Row], make_prompt: MakePrompt
 ) -> tuple[list[str], list[Row], list[str]]:
     """Columns and rows of the list with what was edited in the two since; and what there is to say about it.
 
@@ -123,31 +124,29 @@ def take_back(
     Raises:
         ValueError: the same was edited in both ways, or a scene that is no more was edited; nothing is lost then.
     """
-    ours = by_scene(rows)
-    taken, problems = {}, []
+    ours, merged, taken, problems = by_scene(rows), {}, [], []
     for scene, theirs in split.rows.items():
         mine = ours.get(scene, [])
-        if split.before is None:
-            before = [{"prompt": make_prompt(row["video"])} for row in mine or theirs[:1]]
-        else:
-            before = split.before.get(scene, [])
-        found = _merge(mine, theirs, before, problems, f"{scene}, ", (split.path.name, split.files[scene].name))
-        if found is not mine:
-            taken[scene] = found
+        generated = [{"prompt": make_prompt(row["video"])} for row in mine or theirs[:1]]
+        before = generated if split.before is None else split.before.get(scene, [])
+        merged[scene], wrong = _merge(mine, theirs, before, split.path.name, split.files[scene].name)
+        taken += [scene] * (merged[scene] is not mine)
+        problems += [f"{scene}, {problem}" for problem in wrong]
     if problems:
         lines = "\n  ".join(problems)
         raise ValueError(f"{split.path}: {len(problems)} edits contradict; make them the same in both files\n  {lines}")
+    left = {scene: merged[scene] for scene in taken}  # they take the place of the scene's first row
+    rows = [new for row in rows for new in (left.pop(scene_of(row), []) if scene_of(row) in taken else [row])]
     known = {name for its in (split.before or {}).values() for row in its for name in row} | set(COLUMNS)
-    merged = _in_order(rows, taken)
     further = [name for name in split.columns if name not in columns]
-    columns = columns + [name for name in further if name not in known or any(row.get(name) for row in merged)]
+    columns = columns + [name for name in further if name not in known or any(row.get(name) for row in rows)]
     notes = []
     if taken:
         files = " and ".join(dict.fromkeys(str(split.files[scene]) for scene in taken))
         notes.append(f"edits in {files} are taken over into {split.path}: {_some(taken)}")
-    if split.before and (out := [scene for scene in split.before if scene in ours and scene not in split.rows]):
+    if out := [scene for scene in split.before or () if scene in ours and scene not in split.rows]:
         notes.append(f"taken out of the split and listed again, because their folders are there: {_some(out)}")
-    return columns, [{name: row.get(name, "") for name in columns} for row in merged], notes
+    return columns, [{name: row.get(name, "") for name in columns} for row in rows], notes
 
 
 def moved(split: Split, parts: dict[str, list[Row]]) -> list[str]:
@@ -158,44 +157,29 @@ def moved(split: Split, parts: dict[str, list[Row]]) -> list[str]:
 
 
 def _merge(
-    mine: list[Row], theirs: list[Row], before: list[Row], problems: list[str], what: str, names: tuple[str, str]
-) -> list[Row]:
-    """A scene's rows with the edits of both sides; `mine` itself if the others say nothing new."""
+    mine: list[Row], theirs: list[Row], before: list[Row], my_name: str, their_name: str
+) -> tuple[list[Row], list[str]]:
+    """A scene's rows with the edits of both sides, `mine` itself if the others say nothing new; and contradictions."""
     columns = list(dict.fromkeys(name for row in (*mine, *theirs, *before) for name in row if name != "video"))
     one, other, was = (
         [[row.get(name, "").strip() for name in columns] for row in its] for its in (mine, theirs, before)
     )
     if other == was or all(row in one for row in other):
-        return mine
+        return mine, []
     if one == was and mine:  # without any there is no such scene
-        return theirs
+        return theirs, []
     if not len(one) == len(other) == len(was):
-        problems.append(f"{what}rows: {names[0]} has {_shown(mine)}, {names[1]} has {_shown(theirs)}")
-        return mine
-    merged = [dict(row) for row in mine]
+        shown = (" and ".join(repr(row["prompt"]) for row in rows) or "none" for rows in (mine, theirs))
+        return mine, [f"rows: {my_name} has {next(shown)}, {their_name} has {next(shown)}"]
+    merged, problems = [dict(row) for row in mine], []
     for row, *cells in zip(merged, one, other, was, strict=True):
         for name, here, there, old in zip(columns, *cells, strict=True):
-            if there in (here, old):
-                continue
-            if here != old:
-                problems.append(f"{what}{name}: {names[0]} has {here!r}, {names[1]} has {there!r}")
-            row[name] = there
-    return merged
+            if there not in (here, old):
+                row[name] = there
+                if here != old:
+                    problems.append(f"{name}: {my_name} has {here!r}, {their_name} has {there!r}")
+    return merged, problems
 
 
-def _in_order(rows: list[Row], taken: dict[str, list[Row]]) -> list[Row]:
-    """The rows, those of some scenes replaced where the scene's first one stood."""
-    left, merged = dict(taken), []
-    for row in rows:
-        scene = scene_of(row)
-        merged += left.pop(scene, []) if scene in taken else [row]
-    return merged
-
-
-def _shown(rows: list[Row]) -> str:
-    return " and ".join(repr(row["prompt"]) for row in rows) or "none"
-
-
-def _some(scenes: Iterable[str]) -> str:
-    names = list(scenes)
-    return f"{', '.join(names[:3])}{f', ... ({len(names)} in all)' if len(names) > 3 else ''}"
+def _some(scenes: list[str]) -> str:
+    return some(scenes) + (f" ({len(scenes)} in all)" if len(scenes) > 3 else "")
