@@ -32,10 +32,9 @@ from motion_depth.clips.dataset import read_metadata
 from motion_depth.evaluation.report import write_report
 from motion_depth.evaluation.scores import (
     NOISE_LEVELS,
-    fixed_batch,
     metrics_of,
     not_finite,
-    predict,
+    read_clip,
     score_frames,
     sigma_name,
     summarise,
@@ -118,12 +117,10 @@ def evaluate(args: argparse.Namespace) -> dict:
     scores, pictures = [], []
     for clip, sample in ProgressBar(clips(rows, operator, args.windows_per_scene), total=total, unit="clip"):
         context = encode([sample], encoder)
-        for sigma in args.noise_levels:
-            batch = fixed_batch(sample, context, sigma, args.seed, torch.device(args.device), dtype)
-            with torch.autocast(torch.device(args.device).type, dtype=dtype, enabled=dtype == torch.bfloat16):
-                predictions = predict(model, batch)
+        read = read_clip(model, sample, context, args.noise_levels, args.seed, torch.device(args.device), dtype)
+        for sigma, predictions, targets in read:
             keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
-            scores.append(score_frames(predictions, batch.targets, maps, keys))
+            scores.append(score_frames(predictions, targets, maps, keys))
             if sample.position < args.pictures and sigma in (min(args.noise_levels), max(args.noise_levels)):
                 pictures.append(save_picture(args.output, clip, predictions, sample, sigma))
     return write_results(args, scores, pictures, {"settings": settings, "check": recorded})

@@ -84,7 +84,7 @@ class Batch:
 def make_batch(
     samples: Sequence[Sample],
     contexts: Tensor,
-    mixture: NoiseMixture,
+    noise_levels: NoiseMixture | float,
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
@@ -94,11 +94,15 @@ def make_batch(
 
     Args:
         contexts: (b, 512, c), the samples' contexts padded.
+        noise_levels: that sigma is drawn from; a number is the sigma of all.
         loss_frames: frames of each clip that are decoded and compared; 0: all.
     """
     latents = _stack([sample.latents for sample in samples], device, dtype)
     noise = torch.stack([clip_noise(tuple(latents.shape[1:]), seed, sample.position) for sample in samples])
-    sigma = torch.tensor([clip_sigma(mixture, seed, sample.position) for sample in samples], dtype=torch.float32)
+    sigmas = [
+        noise_levels if isinstance(noise_levels, float) else clip_sigma(noise_levels, seed, sample.position)
+        for sample in samples
+    ]
     targets = Targets.stack([sample.targets.to(device, None) for sample in samples])
     frames = None
     if loss_frames:
@@ -111,7 +115,7 @@ def make_batch(
         first=_stack([sample.first for sample in samples], device, dtype),
         context=contexts.to(device, dtype, non_blocking=True),
         noise=_move(noise.to(dtype), device),
-        sigma=_move(sigma, device),
+        sigma=_move(torch.tensor(sigmas, dtype=torch.float32), device),
         targets=targets.to(device),
         positions=[sample.position for sample in samples],
         frames=frames,

@@ -6,14 +6,13 @@ Axes: b clip (always 1 here), t frame, h w pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas
 import torch
 from torch import Tensor
 
-from motion_depth.clips.batch import Batch, Sample
-from motion_depth.clips.noise import clip_noise
+from motion_depth.clips.batch import Sample, make_batch
 from motion_depth.model.wan import MotionDepthModel
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
 from motion_depth.readouts.targets import Targets
@@ -22,29 +21,29 @@ NOISE_LEVELS = (0.02, 0.25, 0.5, 0.75, 1.0)
 KEYS = ["scene", "window", "sigma", "frame"]
 
 
-def fixed_batch(
-    sample: Sample, context: Tensor, sigma: float, seed: int, device: torch.device, dtype: torch.dtype
-) -> Batch:
-    """One encoded sample at a chosen noise level.
+@torch.no_grad()
+def read_clip(
+    model: MotionDepthModel,
+    sample: Sample,
+    context: Tensor,
+    levels: Sequence[float],
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[tuple[float, dict[str, Tensor], Targets]]:
+    """One encoded clip at chosen noise levels: the level, the heads' predictions (b = 1), and the targets.
 
     The noise depends on the seed and the sample's position only, so every noise level mixes in the same noise.
+
+    Args:
+        context: (1, 512, c).
+        dtype: that the model computes in; the heads do under autocast.
     """
-    noise = clip_noise(tuple(sample.latents.shape), seed, sample.position)
-    return Batch(
-        latents=sample.latents[None].to(device, dtype),
-        first=sample.first[None].to(device, dtype),
-        context=context.to(device, dtype),
-        noise=noise[None].to(device, dtype),
-        sigma=torch.tensor([sigma], device=device),
-        targets=Targets.stack([sample.targets]).to(device),
-        positions=[sample.position],
-    )
-
-
-@torch.no_grad()
-def predict(model: MotionDepthModel, batch: Batch) -> dict[str, Tensor]:
-    """The heads' predictions for a batch (see `MotionDepthHeads.forward`)."""
-    return model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=False)
+    for sigma in levels:
+        batch = make_batch([sample], context, sigma, seed, device, dtype)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
+            predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=False)
+        yield sigma, predictions, batch.targets
 
 
 def score_frames(

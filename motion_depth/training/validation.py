@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from motion_depth.clips.batch import Batch, Sample
-from motion_depth.evaluation.scores import NOISE_LEVELS, fixed_batch, metrics_of, predict, score_frames, sigma_name
+from motion_depth.clips.batch import Sample
+from motion_depth.evaluation.scores import NOISE_LEVELS, metrics_of, read_clip, score_frames, sigma_name
 from motion_depth.model.wan import MotionDepthModel, pad_contexts
 from motion_depth.pictures.media import write_png, write_video
 from motion_depth.pictures.panels import spread_frames, strip, video
@@ -25,6 +25,7 @@ from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses
 from motion_depth.readouts.readout import Statistics
 from motion_depth.readouts.rows import truth_and_prediction_rows
+from motion_depth.readouts.targets import Targets
 from motion_depth.training.trackers import show_pictures
 
 PICTURE_LEVEL = 0.25  # noise level of the panel and the video
@@ -68,17 +69,15 @@ class Validation:
         scores, losses = [], []
         for place, sample in enumerate(self.samples):
             context = pad_contexts([sample.context])
-            for sigma in NOISE_LEVELS:
-                batch = fixed_batch(sample, context, sigma, self.seed, self.accelerator.device, self.dtype)
-                with self.accelerator.autocast():
-                    predictions = predict(model, batch)
+            read = read_clip(model, sample, context, NOISE_LEVELS, self.seed, self.accelerator.device, self.dtype)
+            for sigma, predictions, targets in read:
                 if place >= self.own:
                     continue
                 keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
-                scores.append(score_frames(predictions, batch.targets, self.statistics.maps, keys))
-                losses.append({"sigma": sigma} | self._losses(predictions, batch))
+                scores.append(score_frames(predictions, targets, self.statistics.maps, keys))
+                losses.append({"sigma": sigma} | self._losses(predictions, targets))
                 if sample is self.samples[0] and sigma == PICTURE_LEVEL and self.accelerator.is_main_process:
-                    self._draw(predictions, batch, sample, output_path / "validation", step)
+                    self._draw(predictions, targets, sample, output_path / "validation", step)
         model.train()
         rows = pandas.concat(gather_object(scores), ignore_index=True)
         table = pandas.DataFrame(gather_object(losses)).groupby("sigma").agg(lambda each: each.mean(skipna=False))
@@ -91,12 +90,12 @@ class Validation:
         }
         return named | {"score": score_of(levels)}
 
-    def _losses(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        found = head_losses(predictions, batch.targets, self.statistics.scales, self.balanced_motion)
+    def _losses(self, predictions: dict[str, Tensor], targets: Targets) -> dict[str, float]:
+        found = head_losses(predictions, targets, self.statistics.scales, self.balanced_motion)
         return {name: float(value.mean()) for name, value in found.items()}
 
-    def _draw(self, predictions: dict[str, Tensor], batch: Batch, sample: Sample, folder: Path, step: int) -> None:
-        truth = batch.targets.each(lambda value: value[0])
+    def _draw(self, predictions: dict[str, Tensor], targets: Targets, sample: Sample, folder: Path, step: int) -> None:
+        truth = targets.each(lambda value: value[0])
         rows = truth_and_prediction_rows(self.frames, truth, {name: value[0] for name, value in predictions.items()})
         title = f"{sample.scene}, noise {sigma_name(PICTURE_LEVEL)}, iteration {step}"
         write_png(folder / f"step-{step}.png", strip(rows, spread_frames(len(self.frames)), title=title))
