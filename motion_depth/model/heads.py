@@ -46,7 +46,7 @@ class HeadConfig:
     To rebuild heads takes the training set's statistics as well, and each quantity's own number of channels.
 
     Raises:
-        ValueError: a field does not fit; the message names it.
+        ValueError: kind, upsampling or taps are none; the message names the flag. Sizes are checked by who reads them.
     """
 
     dit_dim: int

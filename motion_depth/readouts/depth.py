@@ -177,8 +177,8 @@ class Depth(Readout):
     def error(self, predicted: Tensor, truth: Target, scale: DepthScale) -> tuple[Tensor, ErrorScale]:
         """|predicted - true| / true in percent."""
         depth = truth.map.float().cpu()
-        share = (predicted.detach().float().cpu() - depth).abs() / depth.where(self.has_value(truth), 1.0)
-        return 100 * share, ErrorScale(ERROR_PERCENT, "%")
+        percent = 100 * (predicted.detach().float().cpu() - depth).abs() / depth.where(self.has_value(truth), 1.0)
+        return percent, ErrorScale(ERROR_PERCENT, "%")
 
     def arrays(self, predictions: Predictions) -> dict[str, np.ndarray]:
         """`depth` (t, h, w) float32, `valid` (t, h, w) bool (something is there) and `units`."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas
@@ -147,16 +148,16 @@ def test_a_run_never_keeps_it_as_the_best(data_flags, demo_scenes, demo_csv, tmp
     for name, chosen in (("train", scenes[:2]), ("val", scenes[2:])):
         (tmp_path / f"{name}.csv").write_text("\n".join([header, *chosen]) + "\n")
     rounds = iter([math.nan, 0.0, math.nan])
-    whole, predict = validation.Validation.run, validation.predict
+    whole, read = validation.Validation.run, validation.read_clip
 
     def run(self, *arguments: object) -> dict[str, float]:
         added = next(rounds)
 
-        def spoilt(*given: object) -> dict[str, torch.Tensor]:
-            found = predict(*given)
-            return found | {"log_depth": found["log_depth"] + added}
+        def spoilt(*given: object) -> Iterator[tuple[float, dict[str, torch.Tensor], Targets]]:
+            for sigma, found, targets in read(*given):
+                yield sigma, found | {"log_depth": found["log_depth"] + added}, targets
 
-        monkeypatch.setattr(validation, "predict", spoilt)
+        monkeypatch.setattr(validation, "read_clip", spoilt)
         return whole(self, *arguments)
 
     monkeypatch.setattr(validation.Validation, "run", run)
