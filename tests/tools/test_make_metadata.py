@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from motion_depth.data.prompts import make_prompt
+from tests.support.inprocess import snapshot
 from tools import make_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,10 +54,6 @@ def run(base: Path, output: Path, *flags: object) -> int:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_it_lists_every_scene_at_any_depth_and_says_what_it_found(base, output, capsys):
@@ -126,32 +123,20 @@ def test_a_row_in_another_spelling_is_not_listed_twice(base, output):
 def test_the_split_is_by_scene_repeatable_and_covers_everything(base, output):
     def split(*flags: object) -> tuple[list[str], list[str]]:
         assert run(base, output, *flags) == 0
-        parts = (rows_of(output.with_name(f"my_{part}.csv")) for part in ("train", "val"))
-        train, val = ([row["video"] for row in part] for part in parts)
-        return train, val
+        train, val = (rows_of(output.with_name(f"my_{part}.csv")) for part in ("train", "val"))
+        return [row["video"] for row in train], [row["video"] for row in val]
 
     train, val = split("--val_scenes", 1)
     assert (len(train), len(val)) == (3, 1)
     assert sorted(train + val) == sorted(NAMES)
-    assert split("--val_scenes", 1) == (train, val)
-    assert split("--val_fraction", 0.25) == (train, val)
+    assert split("--val_scenes", 1) == split("--val_fraction", 0.25) == (train, val)
     assert any(split("--val_scenes", 1, "--seed", seed)[1] != val for seed in range(1, 6))
-    smaller = split("--val_scenes", 2)[1]
-    assert set(val) <= set(smaller)
-
-
-def test_two_rows_of_one_scene_fall_on_the_same_side(base, output):
-    assert run(base, output) == 0
-    with output.open("a") as file:
+    assert set(val) <= set(split("--val_scenes", 2)[1])
+    with output.open("a") as file:  # two rows of one scene fall on the same side
         file.writelines(f"{name},Another prompt.\n" for name in NAMES)
-    assert run(base, output, "--val_scenes", 2) == 0
-    train, val = ({row["video"] for row in rows_of(output.with_name(f"my_{part}.csv"))} for part in ("train", "val"))
-    assert not train & val
-    assert len(rows_of(output.with_name("my_val.csv"))) == 4
-
-
-def gone(base: Path, output: Path) -> None:
-    output.write_text("video,prompt\ntest_away/env_0/0/0,Gone.\n")
+    train, val = split("--val_scenes", 2)
+    assert not set(train) & set(val)
+    assert len(val) == 4
 
 
 def broken_scene(base: Path, output: Path) -> None:
@@ -159,42 +144,33 @@ def broken_scene(base: Path, output: Path) -> None:
     (base / NAMES[2] / "rgb/step_0000.png").write_bytes(b"no picture")
 
 
+def write(content: str | bytes):
+    return lambda _, output: output.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 @pytest.mark.parametrize(
     ("spoil", "flags", "expected"),
     [
-        (gone, (), "1 rows name a folder that is no scene under .*: test_away/env_0/0/0"),
+        (write("video,prompt\ntest_away/env_0/0/0,Gone.\n"), (),
+         "1 rows name a folder that is no scene under .*: test_away/env_0/0/0"),
         (broken_scene, (), "2 of 4 scenes cannot be used:\n(?s:.*)motion_vectors(?s:.*)step_0000.png"),
-        (
-            lambda _, output: output.write_text("file,prompt\n"),
-            (),
-            "found the columns file, prompt, expected video, prompt",
-        ),
-        (lambda _, output: output.write_text(""), (), "found an empty file, expected video, prompt"),
-        (
-            lambda _, output: output.write_text(f"video,prompt,note,note\n{NAMES[0]},A ball.,mine,yours\n"),
-            (),
-            "found the columns video, prompt, note, note, expected .* each once",
-        ),
-        (
-            lambda _, output: output.write_text(f"video,prompt, prompt\n{NAMES[0]},A ball.,Mine.\n"),
-            (),
-            "expected .* each once",
-        ),
+        (write("file,prompt\n"), (), "found the columns file, prompt, expected video, prompt"),
+        (write(""), (), "found an empty file, expected video, prompt"),
+        (write(f"video,prompt,note,note\n{NAMES[0]},A ball.,mine,yours\n"), (),
+         "found the columns video, prompt, note, note, expected .* each once"),
+        (write(f"video,prompt, prompt\n{NAMES[0]},A ball.,Mine.\n"), (), "expected .* each once"),
         (lambda _, output: os.mkfifo(output), (), "it is a named pipe, expected a file"),
         (lambda _, output: output.symlink_to("/dev/null"), (), "it is a device, expected a file"),
-        (
-            lambda _, output: output.write_text(f"video,prompt\n{NAMES[0]},A ball, rolling.\n"),
-            (),
-            "row 1: found 3 fields, expected 2; .* double quotes",
-        ),
-        (lambda _, output: output.write_bytes(b"video,prompt\n\xff,\xfe\n"), (), "not UTF-8"),
-        (lambda _, output: output.write_text('video,prompt\n"a,b\n'), (), "not readable, expected a CSV"),
         (lambda _, output: output.mkdir(), (), "is a folder"),
+        (write(f"video,prompt\n{NAMES[0]},A ball, rolling.\n"), (),
+         "row 1: found 3 fields, expected 2; .* double quotes"),
+        (write(b"video,prompt\n\xff,\xfe\n"), (), "not UTF-8"),
+        (write('video,prompt\n"a,b\n'), (), "not readable, expected a CSV"),
         (None, ("--val_scenes", 4), "--val_scenes 4: expected 1 to 3"),
         (None, ("--val_scenes", 0), "--val_scenes 0: expected 1 to 3"),
         (None, ("--val_fraction", 1), "--val_fraction 1.0: expected a number between 0 and 1"),
     ],
-)
+)  # fmt: skip
 def test_a_problem_is_named_and_nothing_is_written(base, output, capsys, spoil, flags, expected):
     output.parent.mkdir()
     if spoil is not None:
@@ -244,6 +220,8 @@ def test_a_scene_may_be_the_folder_itself(tmp_path, output):
         ("test_roll_behind_box/env_0/0/0", "An object rolls behind a box."),
         ("test_roll_front_box/env_0/0/0", "An object rolls in front of a box."),
         ("batch7/EggFliesOverTable/run_12", "An egg flies over a table."),
+        ("BallZoomsPastBox2", "A ball zooms past a box."),
+        ("balls_drop", "Balls drop."),
         ("test_frob_the_widget/env_0", "A physics scene: frob the widget."),
         ("0/1/2", "A physics scene: my scenes."),
         ("test/env_0", "A physics scene."),

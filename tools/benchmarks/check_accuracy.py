@@ -31,23 +31,17 @@ from motion_depth.doctor.check import Settings, check_dataset
 from tools.demo.scenes import CAMERAS, SPEEDING, SceneRenderer, simulate, write
 
 SIZE, FRAMES, VARIATIONS, SEED = 192, 33, 2, 1
-# What is done to sound scenes: which folder's content moves, and by how many frames.
-SHIFTS = {
-    "sound": (None, 0),
-    "depth a frame early": (DEPTH, -1),
-    "depth a frame late": (DEPTH, 1),
-    "motion a frame early": (MOTION, -1),
-    "motion a frame late": (MOTION, 1),
-}
 FORWARD = "forward flow"
-# What the finding that names it says; every other error or warning is a false alarm.
-SAYS = {
-    "depth a frame early": "the depth files are one frame early",
-    "depth a frame late": "the depth files are one frame late",
-    "motion a frame early": "the motion files are one frame early",
-    "motion a frame late": "the motion files are one frame late",
-    FORWARD: "forward flow",
+# What is done to sound scenes: which folder's content moves, by how many frames; and what the finding that names it
+# says. Every other error or warning is a false alarm.
+SHIFTS = {
+    "sound": (None, 0, None),
+    "depth a frame early": (DEPTH, -1, "the depth files are one frame early"),
+    "depth a frame late": (DEPTH, 1, "the depth files are one frame late"),
+    "motion a frame early": (MOTION, -1, "the motion files are one frame early"),
+    "motion a frame late": (MOTION, 1, "the motion files are one frame late"),
 }
+SAYS = {what: says for what, (*_, says) in SHIFTS.items()} | {FORWARD: FORWARD}
 
 
 def make_scenes(output: Path, settings: write.Settings, jobs: Sequence[write.Job]) -> None:
@@ -59,12 +53,11 @@ def make_scenes(output: Path, settings: write.Settings, jobs: Sequence[write.Job
 
 def forward_flow(settings: write.Settings, job: write.Job) -> NDArray:
     """(frames, H, W, 4): the motion from each frame to the next, at the pixels of the first; 0 in the last frame."""
-    recording = simulate(
-        job.name, job.variation, seed=settings.seed, num_frames=settings.num_frames, camera=settings.camera
-    )
-    renderer = SceneRenderer(recording, settings.height, settings.width)
-    flow = np.zeros((settings.num_frames, settings.height, settings.width, 4), np.float32)
-    for frame in range(settings.num_frames - 1):
+    frames, height, width = settings.num_frames, settings.height, settings.width
+    recording = simulate(job.name, job.variation, seed=settings.seed, num_frames=frames, camera=settings.camera)
+    renderer = SceneRenderer(recording, height, width)
+    flow = np.zeros((frames, height, width, 4), np.float32)
+    for frame in range(frames - 1):
         flow[frame, ..., :2] = renderer.motion(frame, frame + 1)[0]
     return flow
 
@@ -102,13 +95,10 @@ def error_of_negation(backward: NDArray, forward: NDArray) -> float:
     return float(np.hypot(*(forward + backward)[moving].T).mean() / speed[moving].mean())
 
 
-def names_it(findings: Sequence[Finding], what: str) -> bool:
-    return any(what in SAYS and SAYS[what] in str(each) for each in findings if each.severity != "note")
-
-
-def alarms(findings: Sequence[Finding], what: str) -> list[Finding]:
-    """Errors and warnings that name anything else."""
-    return [each for each in findings if each.severity != "note" and not names_it([each], what)]
+def weigh(findings: Sequence[Finding], what: str) -> tuple[bool, list[str]]:
+    """Whether errors and warnings name what was done, and the codes of all others."""
+    named = {each: bool(SAYS[what] and SAYS[what] in str(each)) for each in findings if each.severity != "note"}
+    return any(named.values()), sorted({each.code for each, its in named.items() if not its})
 
 
 def table_row(base: Path, what: str, frames: int) -> str:
@@ -117,13 +107,11 @@ def table_row(base: Path, what: str, frames: int) -> str:
     settings = Settings(num_frames=frames, convention=convention)
     checked = check_dataset(base, None, settings)
     alone = [check_dataset(base / measure.scene, None, settings, 1).findings for measure in checked.measures]
-    found, wrong = sum(names_it(each, what) for each in alone), sum(bool(alarms(each, what)) for each in alone)
-    together = sorted({each.code for each in alarms(checked.findings, what)})
-    named = "yes" if names_it(checked.findings, what) else "no"
-    return (
-        f"| {what} | {len(alone)} | {found if what in SAYS else '-'} | {wrong} | {named if what in SAYS else '-'} | "
-        f"{', '.join(together) or 'none'} |"
-    )
+    named, wrong = zip(*(weigh(each, what) for each in alone), strict=True)
+    named_together, wrong_together = weigh(checked.findings, what)
+    says = (f"{sum(named)}", "yes" if named_together else "no") if SAYS[what] else ("-", "-")
+    cells = (what, len(alone), says[0], sum(map(bool, wrong)), says[1], ", ".join(wrong_together) or "none")
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -159,12 +147,12 @@ def main(argv: list[str] | None = None) -> int:
                 f"{camera} camera: negated forward flow is off by {np.mean(shares):.0%} of the speed of what moves, "
                 f"{min(shares):.0%} to {max(shares):.0%} in single scenes"
             )
-        for what, (kind, shift) in SHIFTS.items():
+        for what, (kind, shift, _) in SHIFTS.items():
             for number, scene in enumerate(find_scenes(base)):
                 rewrite(base, scene, folder / what / f"{number:03d}_{scene.replace('/', '_')}", kind, shift)
         print("| files | scenes | named, alone | other alarms, alone | named, together | other alarms, together |")
         print("|---|---|---|---|---|---|")
-        for what in (*SHIFTS, *([FORWARD] if notes else [])):
+        for what in (*SHIFTS, *[FORWARD] * bool(notes)):
             print(table_row(folder / what, what, args.num_frames), flush=True)
     print(*notes, sep="\n")
     return 0
