@@ -26,7 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.checkpoints.models import load_model
-from motion_depth.clips.batch import Sample, clip_targets, reduce_item
+from motion_depth.clips.batch import Sample, reduce_item
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.clips.dataset import read_metadata
 from motion_depth.evaluation.report import write_report
@@ -131,7 +131,7 @@ def save_picture(
 ) -> Path:
     """A strip of one clip at one noise level, true and predicted."""
     of_clip = {name: value[0] for name, value in predictions.items()}
-    rows = truth_and_prediction_rows(clip.frames, clip_targets(clip), of_clip)
+    rows = truth_and_prediction_rows(clip.frames, clip.targets, of_clip)
     title = f"{sample.scene}, noise {sigma_name(sigma)}: {sample.prompt}"
     picture = strip(rows, spread_frames(len(clip.frames)), clip.frame_ids.tolist(), title)
     path = folder / "pictures" / f"clip_{sample.position:04d}_noise_{sigma_name(sigma)}.png"

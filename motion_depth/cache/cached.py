@@ -35,18 +35,20 @@ from motion_depth.clips.dataset import (
     LoadImageSequenceWithMotionWrapper,
     MotionDepthDataset,
 )
-from motion_depth.data.scene import DEPTH, MOTION, RGB, Scene
+from motion_depth.data.scene import RGB, Scene
 from motion_depth.files.digests import SceneFiles, code_digests, scene_file_name, text_digest, versions
 from motion_depth.progress import ProgressBar
+from motion_depth.readouts import READOUTS
 from motion_depth.readouts.targets import Targets
 
 FORMAT = 3  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
 # What turns files into frames and targets, and frames and prompts into latents and contexts; () is all of a file.
 CLIP_CODE = {
-    "clips/batch.py": ("clip_targets", "pack_targets"),
+    "clips/batch.py": ("pack_targets",),
     "clips/clip.py": (),
     "data/arrays.py": (),
+    "data/clip_frame.py": (),
     "data/scene.py": (),
     "data/motion.py": (),
     "data/convention.py": (),
@@ -110,7 +112,7 @@ class ClipCache:
         self.dtype = dtype
         self.clip_made_of = {
             "weights": {"vae": weights["vae"]},
-            "code": code_digests(CLIP_CODE),
+            "code": code_digests(CLIP_CODE) | _readouts_code(),
             "versions": versions(CLIP_PACKAGES),
         }
         self.prompt_made_of = {
@@ -242,16 +244,12 @@ class CachedDataset(Dataset):
 
 
 def clip_files(operator: LoadImageSequenceWithMotionWrapper, scene: str, window: int) -> list[Path]:
-    """Every file that a clip is made of: pictures of its frames, depth and motion of those between them as well."""
-    opened = operator.scene(scene)
-    taken = opened.frame_ids[window :: operator.stride(scene)][: operator.num_frames]
-    steps = range(taken[0] + 1, taken[-1] + 1)
-    needed = {
-        RGB: taken,
-        DEPTH: (taken[0], *steps),
-        MOTION: [frame + operator.convention.frame_offset for frame in steps],
-    }
-    return list(dict.fromkeys(opened.files[kind][frame] for kind, frames in needed.items() for frame in frames))
+    """Every file that a clip is made of, each once: its pictures, and what its targets need."""
+    frames = operator.clip_frames(scene, window)
+    needed = [(RGB, frame.number) for frame in frames]
+    needed += [need for frame in frames for readout in READOUTS.values() for need in readout.needs(frame)]
+    files = operator.scene(scene).files
+    return list(dict.fromkeys(files[kind][number] for kind, number in needed))
 
 
 def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tuple[list[tuple[str, int]], list[str]]:
@@ -267,6 +265,14 @@ def distinct_clips(dataset: MotionDepthDataset, positions: Iterable[int]) -> tup
         clips.add((scene, window))
         prompts.add(dataset.data[row]["prompt"])
     return sorted(clips), sorted(prompts)
+
+
+def _readouts_code() -> dict[str, str]:
+    """Digests of what makes each quantity's target, and of that alone: a loss may change without a new cache."""
+    return {
+        f"readouts/{name}": text_digest(inspect.getsource(type(each).target) + inspect.getsource(type(each).needs))
+        for name, each in READOUTS.items()
+    }
 
 
 @cache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motion_depth.clips.dataset import MotionDepthClip
 from motion_depth.clips.noise import NoiseMixture, clip_frames, clip_noise, clip_sigma
-from motion_depth.readouts.targets import Target, Targets
+from motion_depth.readouts.targets import Targets
 
 
 @dataclass
@@ -46,12 +46,7 @@ class Sample:
 
 def pack_targets(clip: MotionDepthClip) -> Targets:
     """A clip's targets in float16, unbatched: 0.05 % of a depth, 0.004 px of an 8 px motion."""
-    return clip_targets(clip).to("cpu", torch.float16)
-
-
-def clip_targets(clip: MotionDepthClip) -> Targets:
-    """A clip's targets, unbatched, as they are."""
-    return Targets(motion=Target(clip.motion, clip.motion_valid), depth=Target(clip.depth, clip.depth_valid))
+    return clip.targets.to("cpu", torch.float16)
 
 
 def reduce_item(item: dict) -> Sample:

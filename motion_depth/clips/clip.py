@@ -5,10 +5,10 @@ Axes: T frame, H height, W width. Motion follows the conventions of motion.py, f
 
 from __future__ import annotations
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -19,14 +19,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from motion_depth.data.convention import camera_rests, decode_motion
+from motion_depth.data.clip_frame import ClipFrame
 from motion_depth.data.layouts import open_scene
-from motion_depth.data.motion import CoverCrop, FrameMotion, MotionConvention, compose, cover_crop
+from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.data.scene import Scene
 from motion_depth.latents import WAN22, LatentLayout, is_integer
 from motion_depth.processes.ranks import local_world_size
+from motion_depth.readouts import READOUTS, further_kinds
+from motion_depth.readouts.targets import Target, Targets
 
-LOOKED_AT = 10_000  # pixels of a frame, on a grid, that say whether the camera rests
 READ_THREADS = 4  # at most, for one clip's files; decoding and reading release the GIL
 
 
@@ -36,42 +37,45 @@ class MotionDepthClip:
 
     Attributes:
         frames: (T, H, W, 3) uint8.
-        motion: (T, 2, H, W) float32, pixels of this size, backward flow (x, y) to the previous frame of the clip; 0
-            where it is invalid.
-        motion_valid: (T, H, W) bool, all False at frame 0, which has no previous frame; where nothing is there, only
-            while the camera rests in every step between the two frames (`convention.camera_rests`).
-        depth: (T, H, W) float32, metres along the ray; 0 where it is invalid.
-        depth_valid: (T, H, W) bool, False where nothing is there (`scene.is_there`).
+        targets: by quantity (`readouts.READOUTS`) a map (T, ..., H, W) float32, 0 where it is invalid, and its mask
+            (T, H, W) bool. Those of motion and depth are attributes as well:
+        motion: (T, 2, H, W) pixels of this size, backward flow (x, y) to the previous frame of the clip.
+        motion_valid: all False at frame 0, which has no previous frame; where nothing is there, only while the camera
+            rests in every step between the two frames (`convention.camera_rests`).
+        depth: (T, H, W) metres along the ray.
+        depth_valid: False where nothing is there (`scene.is_there`).
         frame_ids: (T,) int64, the frame numbers of the files.
         scene: the CSV's `video`.
     """
 
     frames: Tensor
-    motion: Tensor
-    motion_valid: Tensor
-    depth: Tensor
-    depth_valid: Tensor
+    targets: Targets
     frame_ids: Tensor
     scene: str
 
     def __post_init__(self) -> None:
-        t, h, w = self.depth.shape
+        t, h, w = self.frames.shape[:3]
         for name, (shape, dtype) in self.layout(t, h, w).items():
-            found = getattr(self, name)
+            found = getattr(self, name) if name in ("frames", "frame_ids") else self._target(name)
             if (tuple(found.shape), found.dtype) != (shape, dtype):
                 raise ValueError(f"{name}: found {tuple(found.shape)} {found.dtype}, expected {shape} {dtype}")
 
+    motion = property(lambda self: self.targets["motion"].map)
+    motion_valid = property(lambda self: self.targets["motion"].valid)
+    depth = property(lambda self: self.targets["depth"].map)
+    depth_valid = property(lambda self: self.targets["depth"].valid)
+
+    def _target(self, name: str) -> Tensor:
+        return self.targets[name].map if name in self.targets else self.targets[name.removesuffix("_valid")].valid
+
     @staticmethod
     def layout(t: int, h: int, w: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and type of each tensor of a clip of t frames of h x w pixels."""
-        return {
-            "frames": ((t, h, w, 3), torch.uint8),
-            "motion": ((t, 2, h, w), torch.float32),
-            "motion_valid": ((t, h, w), torch.bool),
-            "depth": ((t, h, w), torch.float32),
-            "depth_valid": ((t, h, w), torch.bool),
-            "frame_ids": ((t,), torch.int64),
-        }
+        """Shape and type of each tensor of a clip of t frames of h x w pixels; of targets `<name>`, `<name>_valid`."""
+        targets = {}
+        for name, readout in READOUTS.items():
+            targets[name] = (t, *readout.map_channels, h, w), torch.float32
+            targets[f"{name}_valid"] = (t, h, w), torch.bool
+        return {"frames": ((t, h, w, 3), torch.uint8), **targets, "frame_ids": ((t,), torch.int64)}
 
 
 class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
@@ -102,23 +106,32 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         windows = self.num_windows(scene)
         if not 0 <= window < windows:
             raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
-        opened, stride = self.scene(scene), self.stride(scene)
-        clip = self._empty_clip(scene, opened.frame_ids[window::stride][: self.num_frames])
-        crop = cover_crop(opened.size, (self.height, self.width))
+        frames = self.clip_frames(scene, window)
+        clip = self._empty_clip(scene, [frame.number for frame in frames])
         threads = read_threads()
         if threads == 1:
-            for t in range(self.num_frames):
-                self._load_frame(clip, t, opened, stride, crop)
+            for t, frame in enumerate(frames):
+                _load_frame(clip, t, frame)
             return clip
         with ThreadPoolExecutor(threads) as pool:
             # `list` hands on the first error; files that nobody has begun to read then stay unread.
-            list(pool.map(lambda t: self._load_frame(clip, t, opened, stride, crop), range(self.num_frames)))
+            list(pool.map(_load_frame, repeat(clip), range(self.num_frames), frames))
         return clip
+
+    def clip_frames(self, scene: str, window: int) -> list[ClipFrame]:
+        """The frames of a clip, as targets are made of them; nothing is read."""
+        opened, stride = self.scene(scene), self.stride(scene)
+        crop = cover_crop(opened.size, (self.height, self.width))
+        numbers = opened.frame_ids[window::stride][: self.num_frames]
+        return [
+            ClipFrame(opened, number, range(number, number - stride, -1) if t else range(0), crop, self.convention)
+            for t, number in enumerate(numbers)
+        ]
 
     def scene(self, name: str) -> Scene:
         """A scene, listed and checked once. Raises ValueError, see `open_scene`."""
         if name not in self._scenes:
-            self._scenes[name] = open_scene(self.base_path, name)
+            self._scenes[name] = open_scene(self.base_path, name, further_kinds())
         return self._scenes[name]
 
     def stride(self, scene: str) -> int:
@@ -148,46 +161,23 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
         """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
         return len(self.scene(scene).frame_ids) - max(0, self.convention.frame_offset)
 
-    def _empty_clip(self, scene: str, frame_ids: tuple[int, ...]) -> MotionDepthClip:
+    def _empty_clip(self, scene: str, numbers: list[int]) -> MotionDepthClip:
         """A clip of zeros, to be filled frame by frame, each by one thread."""
         layout = MotionDepthClip.layout(self.num_frames, self.height, self.width)
-        tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
-        return MotionDepthClip(**tensors | {"frame_ids": torch.tensor(frame_ids)}, scene=scene)
-
-    def _load_frame(self, clip: MotionDepthClip, t: int, scene: Scene, stride: int, crop: CoverCrop) -> None:
-        """Fill in frame t of the clip, which needs no file that another frame of the clip needs."""
-        frame = int(clip.frame_ids[t])
-        pixels = scene.rgb(frame)
-        if crop.source != crop.target:
-            pixels = np.asarray(resize_image(Image.fromarray(pixels), crop))
-        np.copyto(clip.frames[t].numpy(), pixels)
-        depth = scene.depth(frame)
-        clip.depth[t] = crop.nearest(torch.from_numpy(depth))
-        clip.depth_valid[t] = clip.depth[t] > 0
-        if t == 0:
-            return
-        numbers = range(frame, frame - stride, -1)
-        vectors = [scene.motion(number + self.convention.frame_offset) for number in numbers]
-        depths = [depth, *(scene.depth(number) for number in numbers[1:])]
-        frames = [
-            FrameMotion(*decode_motion(file, self.convention), torch.from_numpy(its_depth))
-            for file, its_depth in zip(vectors, depths, strict=True)
-        ]
-        flow, valid = crop.motion(*compose(frames))
-        something = clip.depth_valid[t]
-        if not something.all() and not all(
-            _camera_rests(file, its_depth, self.convention) for file, its_depth in zip(vectors, depths, strict=True)
-        ):
-            valid &= something
-            flow.masked_fill_(~something, 0.0)
-        clip.motion[t], clip.motion_valid[t] = flow, valid
+        zeros = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+        targets = Targets({name: Target(zeros[name], zeros[f"{name}_valid"]) for name in READOUTS})
+        return MotionDepthClip(zeros["frames"], targets, torch.tensor(numbers), scene)
 
 
-def _camera_rests(vectors: np.ndarray, depth: np.ndarray, convention: MotionConvention) -> bool:
-    """`camera_rests` on a grid of the pixels of a frame's files."""
-    step = max(1, round(math.sqrt(depth.size / LOOKED_AT)))
-    grid = slice(step // 2, None, step), slice(step // 2, None, step)
-    return camera_rests(vectors[grid], depth[grid] > 0, convention.scale(*depth.shape))
+def _load_frame(clip: MotionDepthClip, t: int, frame: ClipFrame) -> None:
+    """Fill in frame t of the clip."""
+    pixels = frame.scene.rgb(frame.number)
+    if frame.crop.source != frame.crop.target:
+        pixels = np.asarray(resize_image(Image.fromarray(pixels), frame.crop))
+    np.copyto(clip.frames[t].numpy(), pixels)
+    for name, readout in READOUTS.items():
+        for whole, part in zip(clip.targets[name], readout.target(frame), strict=True):
+            whole[t] = part
 
 
 def read_threads() -> int:

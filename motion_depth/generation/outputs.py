@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from motion_depth.clips.batch import clip_targets, pack_targets
+from motion_depth.clips.batch import pack_targets
 from motion_depth.clips.clip import MotionDepthClip
 from motion_depth.data.convention import MOVING_PIXELS
 from motion_depth.evaluation.scores import KEYS, metrics_of, score_frames, sigma_name
@@ -99,7 +99,7 @@ def _metrics(reading: Reading, truth: MotionDepthClip, maps: Mapping[str, Tensor
 
 
 def _true_consistency(truth: MotionDepthClip) -> dict[str, float | None]:
-    targets = clip_targets(truth)
+    targets = truth.targets
     depth, valid = targets["depth"]
     return self_consistency(truth.frames, Targets(targets | {"depth": Target(depth.where(valid, 1.0), valid)}))
 
@@ -111,7 +111,7 @@ def panel_rows(shown: Shown) -> list[PanelRow]:
         truth = shown.truth
         if not truth.frames.equal(shown.frames):
             pictures["True video"] = truth.frames
-        readings["True"] = clip_targets(truth)
+        readings["True"] = truth.targets
     return reading_rows(pictures, readings | {"Seen": shown.seen.maps, "Forecast": shown.forecast.maps})
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
+from motion_depth.data.clip_frame import ClipFrame
 from motion_depth.data.motion import warp
 from motion_depth.data.scene import DEPTH
 from motion_depth.pictures.colours import Bar, ErrorScale, grey_out, look_up, two_digits, within
@@ -54,6 +55,11 @@ class Depth(Readout):
     baselines: ClassVar = {"baseline": "mean depth"}
     headline: ClassVar = {"abs_rel": "AbsRel"}
     unit, nothing, plot = "", "nothing has a depth", "Depth: mean relative error"
+
+    def target(self, frame: ClipFrame) -> Target:
+        """Metres along the ray (h, w), not their logarithm; valid where something is there (`scene.is_there`)."""
+        depth = frame.crop.nearest(torch.from_numpy(frame.array(DEPTH)))
+        return Target(depth, depth > 0)
 
     def decode(self, raw: Tensor, statistics: Statistics) -> dict[str, Tensor]:
         """`log_depth`: (b, t, h, w) log metres, at first the training set's median everywhere; a raw output of 1 is its

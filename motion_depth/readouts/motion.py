@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from motion_depth.data.convention import MOVING_PIXELS
+from motion_depth.data.clip_frame import ClipFrame
+from motion_depth.data.convention import MOVING_PIXELS, camera_rests_on_grid, decode_motion
+from motion_depth.data.motion import FrameMotion, compose
 from motion_depth.data.scene import DEPTH, MOTION
 from motion_depth.pictures.colours import ErrorScale, Wheel, grey_out, two_digits, within
 from motion_depth.readouts.masked import count, hits, masked_mean, total
@@ -49,6 +51,28 @@ class Motion(Readout):
     baselines: ClassVar = {"baseline": "no motion", "constant_velocity": "motion of the frame before"}
     headline: ClassVar = {"moving_epe": "moving EPE", "epe": "EPE"}
     unit, nothing, plot = "px", "nothing moves", "Motion of moving pixels: end-point error, px"
+
+    def needs(self, frame: ClipFrame) -> list[tuple[str, int]]:
+        return [(MOTION, frame.motion_file(step)) for step in frame.steps] + [(DEPTH, step) for step in frame.steps]
+
+    def target(self, frame: ClipFrame) -> Target:
+        """Backward flow (2, h, w) to the clip's frame before, composed over the frames between; none in the first one.
+
+        Where nothing is there it is valid only while the camera rests in every step (`convention.camera_rests`).
+        """
+        height, width = frame.crop.target
+        if not frame.steps:
+            return Target(torch.zeros(2, height, width), torch.zeros(height, width, dtype=torch.bool))
+        files = [(frame.vectors(step), frame.array(DEPTH, step)) for step in frame.steps]
+        steps = [
+            FrameMotion(*decode_motion(vectors, frame.convention), torch.from_numpy(depth)) for vectors, depth in files
+        ]
+        flow, valid = frame.crop.motion(*compose(steps))
+        something = frame.crop.nearest(torch.from_numpy(files[0][1])) > 0
+        if not something.all() and not all(camera_rests_on_grid(*each, frame.convention) for each in files):
+            valid = valid & something
+            flow = flow.masked_fill(~something, 0.0)
+        return Target(flow, valid)
 
     def decode(self, raw: Tensor, statistics: Statistics) -> dict[str, Tensor]:
         """`motion`: (b, t, 2, h, w) pixels; a raw output of 1 is the mean speed of moving pixels in training."""

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+import torch
+from einops import rearrange
 from torch import Tensor
 
+from motion_depth.data.clip_frame import ClipFrame
 from motion_depth.pictures.colours import ErrorScale, Scale
 from motion_depth.readouts.targets import Target, Targets
 
@@ -63,6 +66,23 @@ class Readout(ABC):
     nothing: ClassVar[str]  # what is the case where no pixel counts
     plot: ClassVar[str]  # title of the plot of `scored`
     baselines: ClassVar[Mapping[str, str]]  # trivial predictions: name -> what they say, "baseline" first
+
+    # ------------------------------------------------------------------------------------------ data
+
+    def needs(self, frame: ClipFrame) -> list[tuple[str, int]]:
+        """Kind and number of every file that `target` reads for a frame."""
+        return [(kind, frame.number) for kind in self.kinds]
+
+    def target(self, frame: ClipFrame) -> Target:
+        """What the head should say of one frame: (*map_channels, h, w) float32, 0 where it is not valid; (h, w) bool.
+
+        Unless a quantity says otherwise, what its first kind's file holds, resized by taking the nearest pixel; valid
+        where it is finite. A cached target is made anew when this or `needs` changes.
+        """
+        array = rearrange(torch.from_numpy(frame.array(self.kinds[0])), "h w ... -> ... h w")
+        values = frame.crop.nearest(array).reshape(*self.map_channels, *frame.crop.target)
+        valid = values.isfinite().flatten(0, -3).all(dim=0) if self.map_channels else values.isfinite()
+        return Target(values.masked_fill(~valid, 0.0), valid)
 
     # ------------------------------------------------------------------------------------------ training
 

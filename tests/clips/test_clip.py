@@ -11,6 +11,7 @@ from PIL import Image
 
 from motion_depth.clips.dataset import MotionDepthClip, create_motion_data_operator
 from motion_depth.data.motion import warp
+from motion_depth.readouts.targets import Target, Targets
 from tests.support.scene_files import (
     FIELDS,
     FRAMES,
@@ -65,11 +66,11 @@ def test_a_clip_holds_what_its_description_says(base):
 
 def test_a_clip_of_wrong_shape_or_type_cannot_be_made(base):
     clip = make_operator(base)("ramp")
-    fields = {name: getattr(clip, name) for name in FIELDS}
+    wrong = clip.targets | {"motion": Target(clip.motion, clip.motion_valid.float())}
     with pytest.raises(ValueError, match=r"motion_valid: found .* torch.float32, expected \(5, 64, 96\) torch.bool"):
-        MotionDepthClip(**fields | {"motion_valid": clip.motion_valid.float()}, scene="ramp")
-    with pytest.raises(ValueError, match=r"frames: found \(4, 64, 96, 3\)"):
-        MotionDepthClip(**fields | {"frames": clip.frames[1:]}, scene="ramp")
+        MotionDepthClip(clip.frames, Targets(wrong), clip.frame_ids, "ramp")
+    with pytest.raises(ValueError, match=r"motion: found \(5, 2, 64, 96\) .*, expected \(4, 2, 64, 96\)"):
+        MotionDepthClip(clip.frames[1:], clip.targets, clip.frame_ids, "ramp")
 
 
 def test_windows_begin_one_frame_after_another(base):

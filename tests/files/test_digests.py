@@ -265,7 +265,8 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
         ("files/atomic.py", "expect_file"),
         ("processes/ranks.py", "local_world_size"),
     }  # nothing of it stays
-    layout = {"data/layouts/isaac_sim.py": ()}  # an entry names the file of its scene's layout
+    # Of the scene's layout, and of what makes targets, an entry names the code by itself.
+    layout = {"data/layouts/isaac_sim.py": (), "readouts/motion.py": ("Motion",), "readouts/depth.py": ("Depth",)}
     assert_known(called(make) - elsewhere, cache.CLIP_CODE | layout)
     assert_known(called(lambda: encoder.prompt("A ball.")) - elsewhere, cache.PROMPT_CODE)
 
