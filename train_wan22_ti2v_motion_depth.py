@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration, set_seed
-from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from transformers import get_scheduler
 
@@ -39,13 +38,14 @@ from motion_depth.clips.dataset import (
     create_motion_data_operator,
 )
 from motion_depth.clips.noise import NoiseMixture
-from motion_depth.latents import WAN22
+from motion_depth.latents import LatentLayout
+from motion_depth.model import backbone_kind
+from motion_depth.model.backbone import CHECKPOINTING, Backbone, Dit
 from motion_depth.model.compiling import compile_counts, compile_parts
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, parse_taps, tap_blocks
-from motion_depth.model.lora import add_lora, load_lora
+from motion_depth.model.lora import add_lora, check_lora_targets, load_lora
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.model.sharding import move_whole, prepare_sharded, take_request
-from motion_depth.model.wan import CHECKPOINTING, MotionDepthModel
-from motion_depth.model.weights import WanFiles, check_lora_targets, check_weights
 from motion_depth.processes.devices import check_processes, count_gpus
 from motion_depth.processes.exits import NotFiniteError, leave, rank, run_to_the_end, say, world_size
 from motion_depth.processes.signals import Stopped, Stopping
@@ -154,7 +154,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, MotionDepthDataset | None]:
+def build_datasets(
+    args: argparse.Namespace, layout: LatentLayout
+) -> tuple[MotionDepthDataset, MotionDepthDataset | None]:
     """Training clips, and held-out ones if there are any; every scene is checked here."""
     operator: LoadImageSequenceWithMotionWrapper = create_motion_data_operator(
         base_path=args.dataset_base_path,
@@ -166,6 +168,7 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
         motion_direction=args.motion_direction,
         motion_y_axis=args.motion_y_axis,
         motion_frame_offset=args.motion_frame_offset,
+        layout=layout,
     )
     base, tables = args.dataset_base_path, [args.dataset_metadata_path, args.val_metadata_path]
     if rank() == 0:  # the others wait for it where they first meet
@@ -181,9 +184,9 @@ def build_datasets(args: argparse.Namespace) -> tuple[MotionDepthDataset, Motion
     return train, held_out
 
 
-def choose_heads(args: argparse.Namespace, weights: dict[str, dict], start: Checkpoint | None) -> HeadConfig:
+def choose_heads(args: argparse.Namespace, backbone: Backbone, start: Checkpoint | None) -> HeadConfig:
     """The heads' architecture: that of --heads_checkpoint, or what the --head flags say; both at once must agree."""
-    dim, blocks = weights["dit"]["dim"], weights["dit"]["num_layers"]
+    dim, blocks = backbone.dim, backbone.num_blocks
     given = {"kind": args.head, "upsampling": args.head_upsampling, **HEAD_SIZES.get(args.head_size, {})}
     if args.head_latent_skip is not None:
         given["latent_skip"] = bool(args.head_latent_skip)
@@ -202,7 +205,7 @@ def choose_heads(args: argparse.Namespace, weights: dict[str, dict], start: Chec
 
 
 def build_model(
-    args: argparse.Namespace, dit: WanModel, statistics: Statistics, config: HeadConfig, lora: LoraShape | None,
+    args: argparse.Namespace, dit: Dit, statistics: Statistics, config: HeadConfig, lora: LoraShape | None,
     start: Checkpoint | None,
 ) -> MotionDepthModel:  # fmt: skip
     """Puts together what this stage trains."""
@@ -243,18 +246,19 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     check_settings(args)
     trackers = parse_trackers(f"{args.report_to},wandb" if args.use_wandb else args.report_to)
     check_output(args.output_path)
-    check_shared_memory(args)
-    dataset, held_out = build_datasets(args)
-    files = WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
+    kind = backbone_kind(args.model_base_path)
+    check_shared_memory(args, kind.layout)
+    dataset, held_out = build_datasets(args, kind.layout)
+    backbone = kind.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
     heads = read_checkpoint(args.heads_checkpoint) if args.heads_checkpoint else None
-    config = choose_heads(args, check_weights(files), heads)
+    config = choose_heads(args, backbone, heads)
     if args.stage == 2:
-        check_lora_targets(files, args.lora_target_modules.split(","))
+        check_lora_targets(backbone.linear_layers(), args.lora_target_modules.split(","))
     mixture = NoiseMixture.parse(args.noise_mixture or DEFAULT_MIXTURE[args.stage])
     start = None
     if rank() == 0:
         trust = args.trust_model, args.trust_data
-        known = partial(identify, files, dataset, args.cache_path, *trust, say, heads)
+        known = partial(identify, backbone, dataset, args.cache_path, *trust, say, heads)
         start = begin(args, world_size(), len(dataset) * args.num_epochs, occupation, say, known)
 
     sharding = take_request()
@@ -276,11 +280,11 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
         return
     total, resumed = start.total, start.checkpoint
     clips = accelerator.num_processes * args.batch_size
-    check_resources(args, accelerator, files, config, start.step, total, sharding is not None)
+    check_resources(args, accelerator, backbone, config, start.step, total, sharding is not None)
     positions = range(start.seen, start.seen + (total - start.step) * clips)
     dit_device = torch.device("cpu") if sharding else accelerator.device
     samples, encoder, (val_samples, own), dit = prepare_data(
-        args, accelerator, dataset, held_out, files, positions, dit_device
+        args, accelerator, dataset, held_out, backbone, positions, dit_device
     )
     if args.cache_only:
         accelerator.print(f"done: {args.cache_path} holds every clip of this run")
@@ -305,9 +309,9 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     if resumed is not None:
         run.restore(resumed)
     run.know_best(start.best_score)
-    grid = WAN22.token_grid(args.num_frames, args.height, args.width)
+    size = args.num_frames, args.height, args.width
     accelerator.print(f"stage {args.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
-    accelerator.print(run.describe(start.step, total, updates, grid))
+    accelerator.print(run.describe(start.step, total, updates, size))
     if remark := warmup_remark(args.lr_scheduler, args.lr_warmup_steps, updates):
         accelerator.print(f"warning: {remark}")
     if accelerator.is_main_process:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffsynth.models.wan_video_dit import WanModel
 from PIL import Image
 
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.wan import Wan, WanDit
 from motion_depth.pictures.media import read_picture
 from tests.no_kernels import NoKernels
 from tests.support.quantities import statistics_of
@@ -80,17 +79,14 @@ def stage2(data_flags, stage1) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wan_files(tiny_wan) -> WanFiles:
-    """The tiny model's files, known to the library."""
-    found = WanFiles.in_folder(tiny_wan)
-    check_weights(found)
-    return found
+def tiny_backbone(tiny_wan) -> Wan:
+    return Wan.in_folder(tiny_wan)
 
 
 @pytest.fixture(scope="session")
-def lora_checkpoint(wan_files, tmp_path_factory) -> Path:
+def lora_checkpoint(tiny_backbone, tmp_path_factory) -> Path:
     """See `make_checkpoint`."""
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "final", wan_files)
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "final", tiny_backbone)
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +96,10 @@ def first_frame(demo_scenes) -> Image.Image:
 
 
 @pytest.fixture
-def small_dit() -> WanModel:
+def small_dit() -> WanDit:
     """A DiT with TI2V's flags, 6 blocks of width 48, random weights, frozen."""
     torch.manual_seed(0)
-    dit = WanModel(
+    dit = WanDit(
         dim=48,
         in_dim=48,
         ffn_dim=96,

@@ -30,9 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset, create_motion_data_operator
+from motion_depth.model.backbone import CHECKPOINTING
 from motion_depth.model.compiling import compile_parts
 from motion_depth.model.lora import add_lora
-from motion_depth.model.wan import CHECKPOINTING, ClipEncoder, MotionDepthModel
+from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.wan import WanEncoder
 from motion_depth.processes.devices import choose_device
 from tools.benchmarks.loading import measure_loader
 from tools.benchmarks.memory import memory_table
@@ -120,7 +122,7 @@ def measure_loops(
     cached = None
     if {"cached", "batched"} & set(ways):
         parts = build_parts(preset, device, dtype, ("text_encoder", "vae"))
-        encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype))
+        encoder = WanEncoder(build_pipeline(parts, tokenizer, device, dtype))
         cached, seconds = fill_cache(work / "cache", dataset, encoder, dtype, WINDOWS)
         found["encode_once"] = {"seconds_per_clip": seconds}
         del parts, encoder
@@ -159,7 +161,7 @@ def run_way(
         module = StockModule(pipe, heads, stage, args.lora_rank, checkpointing=True, clock=clock)
         run_stock(accelerator, module, dataset, steps, args.workers)
         return clock
-    encoder = ClipEncoder(build_pipeline(parts, tokenizer, device, dtype)) if encoding else None
+    encoder = WanEncoder(build_pipeline(parts, tokenizer, device, dtype)) if encoding else None
     dit = parts["dit"]
     if stage == 2:
         add_lora(dit, args.lora_rank, LORA_TARGETS.split(","))

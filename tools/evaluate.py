@@ -40,7 +40,7 @@ from motion_depth.evaluation.scores import (
     summarise,
 )
 from motion_depth.files.atomic import write_json, write_whole
-from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
+from motion_depth.model import backbone_kind
 from motion_depth.pictures.media import write_png
 from motion_depth.pictures.panels import spread_frames, strip
 from motion_depth.progress import ProgressBar
@@ -56,7 +56,7 @@ from tools.model_flags import (
     clip_operator,
     clip_settings,
     describe,
-    find_weights,
+    find_backbone,
     read_run,
 )
 
@@ -101,18 +101,18 @@ def evaluate(args: argparse.Namespace) -> dict:
     check(args)
     checkpoint, dtype = read_run(args)
     settings = clip_settings(args, checkpoint)
-    operator = clip_operator(args.dataset_base_path, settings)
+    operator = clip_operator(args.dataset_base_path, settings, backbone_kind(args.model_base_path).layout)
     rows = read_metadata(args.dataset_metadata_path)
     scenes = [row["video"] for row in rows]
     recorded = check_scenes(operator, scenes, args.dataset_metadata_path, checkpoint, args.trust_data)
     total = sum(min(args.windows_per_scene, operator.num_windows(row["video"])) for row in rows)
-    files = find_weights(args)
-    check_model(args, checkpoint, files)
+    backbone = find_backbone(args)
+    check_model(args, checkpoint, backbone)
     maps = baseline_maps(checkpoint, operator.height, operator.width)
 
-    contexts = encode_prompts(files, [row["prompt"] for row in rows], dtype, args.device)
-    pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
-    model, encoder = load_model(checkpoint, pipe.dit, args.device), ClipEncoder(pipe, contexts)
+    contexts = backbone.encode_prompts([row["prompt"] for row in rows], dtype, args.device)
+    model = load_model(checkpoint, backbone.load_dit(dtype, args.device), args.device)
+    encoder = backbone.load_encoder(("vae",), dtype, args.device, contexts)
     args.output.mkdir(parents=True, exist_ok=True)
     scores, pictures = [], []
     for clip, sample in ProgressBar(clips(rows, operator, args.windows_per_scene), total=total, unit="clip"):

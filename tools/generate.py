@@ -35,7 +35,8 @@ from motion_depth.generation.inputs import Job, csv_jobs, picture_job, scene_job
 from motion_depth.generation.outputs import Shown, export, measure, summary, write_result, write_run
 from motion_depth.generation.sample import Reading, generate, load_fused, prepared_prompts, read_latents
 from motion_depth.latents import WAN22
-from motion_depth.model.wan import ClipEncoder, MotionDepthModel, encode_prompts, load_pipeline, pad_contexts
+from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.wan import Wan, WanEncoder
 from motion_depth.pictures.panels import spread_frames
 from motion_depth.progress import ProgressBar
 from tools.model_flags import (
@@ -46,7 +47,7 @@ from tools.model_flags import (
     check_scenes,
     clip_operator,
     clip_settings,
-    find_weights,
+    find_backbone,
     read_run,
 )
 
@@ -130,7 +131,7 @@ def find_jobs(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[list[Jo
     settings = clip_settings(args, checkpoint)
     fill_sizes(args, settings)
     size, whole = (args.height, args.width), bool(args.reread)
-    operator = None if args.dataset_base_path is None else clip_operator(args.dataset_base_path, settings)
+    operator = None if args.dataset_base_path is None else clip_operator(args.dataset_base_path, settings, WAN22)
     if args.csv is not None:
         jobs = csv_jobs(args.csv, operator, size, whole)
     elif args.scene is not None:
@@ -152,15 +153,17 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     checkpoint, dtype = read_run(args)
     jobs, data = find_jobs(args, checkpoint)
-    files = find_weights(args)
-    check_model(args, checkpoint, files)
+    backbone = find_backbone(args)
+    if not isinstance(backbone, Wan):
+        raise ValueError(f"--model_base_path {args.model_base_path}: found another backbone, only WAN generates video")
+    check_model(args, checkpoint, backbone)
     maps = baseline_maps(checkpoint, args.height, args.width)
 
-    contexts = encode_prompts(files, [*(job.prompt for job in jobs), args.negative_prompt], dtype, args.device)
-    pipe = load_pipeline(files, ("dit", "vae"), dtype, args.device)
+    contexts = backbone.encode_prompts([*(job.prompt for job in jobs), args.negative_prompt], dtype, args.device)
+    pipe = backbone.load_pipeline(("dit", "vae"), dtype, args.device)
     # What is re-read is scored as tools/evaluate.py scores it; what is generated comes from the weights of stock users.
     model = load_model(checkpoint, pipe.dit, args.device) if args.reread else load_fused(checkpoint, pipe)
-    encoder = ClipEncoder(pipe, contexts)
+    encoder = WanEncoder(pipe, contexts)
     args.output.mkdir(parents=True, exist_ok=True)
     for job in ProgressBar(jobs, unit="video", disable=len(jobs) == 1):
         with prepared_prompts(pipe, contexts):
@@ -175,11 +178,11 @@ def run(args: argparse.Namespace) -> None:
         ProgressBar.write(f"{folder / 'panel.png'}\n{summary(measured)}")
 
 
-def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: ClipEncoder) -> Shown:
+def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: WanEncoder) -> Shown:
     """Generates or re-reads one video and reads it."""
     source = job.load()
     frames = source.frames
-    context = pad_contexts([encoder.prompt(job.prompt)])
+    context = encoder.prompt(job.prompt)[None]
     readings: dict[str, Reading] = {}
     if args.reread:
         latents, first = encoder.frames(frames[None])

@@ -17,7 +17,9 @@ from motion_depth.checkpoints.provenance import require_same_weights
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, create_motion_data_operator
 from motion_depth.data.findings import errors, raise_errors
 from motion_depth.doctor.record import recorded_check
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.latents import LatentLayout
+from motion_depth.model import backbone_kind
+from motion_depth.model.backbone import Backbone
 from motion_depth.processes.devices import choose_device
 from motion_depth.processes.exits import say
 from motion_depth.settings import to_int
@@ -55,9 +57,10 @@ def add_clip_flags(parser: argparse.ArgumentParser) -> None:
     add("--trust_data", action="store_true", help="go on when the recorded check of the scenes contradicts these four")
 
 
-def find_weights(args: argparse.Namespace) -> WanFiles:
-    """The weights that the flags name. Raises ValueError if there are none."""
-    return WanFiles.find(args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path)
+def find_backbone(args: argparse.Namespace) -> Backbone:
+    """The model that the flags name. Raises ValueError if there is none, or it is broken."""
+    flags = args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path
+    return backbone_kind(args.model_base_path).find(*flags)
 
 
 def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
@@ -68,14 +71,13 @@ def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
     return checkpoint, torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def check_model(args: argparse.Namespace, checkpoint: Checkpoint, files: WanFiles) -> None:
+def check_model(args: argparse.Namespace, checkpoint: Checkpoint, backbone: Backbone) -> None:
     """Raises ValueError if the checkpoint was not trained on these weights, or on weights of these sizes.
 
     What --trust_model goes on with, and that an earlier version has noted nothing, is said in a line.
     """
-    arguments = check_weights(files)["dit"]
-    read_head_config(checkpoint, arguments["dim"], arguments["num_layers"])
-    require_same_weights(checkpoint, files.identity(), args.trust_model, say)
+    read_head_config(checkpoint, backbone.dim, backbone.num_blocks)
+    require_same_weights(checkpoint, backbone.identity(), args.trust_model, say)
 
 
 def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
@@ -89,12 +91,14 @@ def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str,
     }
 
 
-def clip_operator(base_path: Path, settings: dict[str, dict]) -> LoadImageSequenceWithMotionWrapper:
+def clip_operator(
+    base_path: Path, settings: dict[str, dict], layout: LatentLayout
+) -> LoadImageSequenceWithMotionWrapper:
     """Loads clips as `clip_settings` say. Raises ValueError for values that clips cannot have."""
     values = {name: found["value"] for name, found in settings.items()}
     if values["frame_stride"] != "auto":
         values["frame_stride"] = to_int("frame_stride", values["frame_stride"])
-    return create_motion_data_operator(base_path, **values)
+    return create_motion_data_operator(base_path, **values, layout=layout)
 
 
 def check_scenes(

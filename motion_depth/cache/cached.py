@@ -57,9 +57,9 @@ CLIP_CODE = {
     "data/sampling.py": (),
     "readouts/targets.py": (),
     "tiny/vae.py": (),
-    "model/wan.py": ("ClipEncoder",),
+    "model/wan.py": ("WanEncoder",),
 }
-PROMPT_CODE = {"model/wan.py": ("ClipEncoder",)}
+PROMPT_CODE = {"model/wan.py": ("WanEncoder",)}
 CLIP_PACKAGES = ("diffsynth", "pillow")
 PROMPT_PACKAGES = ("diffsynth", "transformers", "tokenizers", "ftfy")  # the library's tokenizer calls the last three
 
@@ -89,7 +89,7 @@ class ClipCache:
     Args:
         folder: may hold the entries of other datasets, models and settings as well; created when needed.
         dataset: whose clips, prompts and settings these are.
-        weights: `WanFiles.identity()`; the VAE's, the text encoder's and the tokenizer's count.
+        weights: `Backbone.identity()`; the VAE's, the text encoder's and the tokenizer's count.
         dtype: that the VAE and the text encoder run in, which is also that of the latents.
 
     Attributes:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,19 +23,10 @@ from motion_depth.clips.batch import pack_targets
 from motion_depth.clips.dataset import LoadError, raise_load_errors
 from motion_depth.files.atomic import left_behind
 from motion_depth.files.digests import KEPT_BEGINS
+from motion_depth.model.backbone import Encoder
 from motion_depth.progress import ProgressBar
 
 ABANDONED_AFTER = 3600  # seconds; an unfinished file this old belongs to a job that was killed
-
-
-class Encoder(Protocol):
-    """What encodes, such as `wan.ClipEncoder`."""
-
-    def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (b, t, h, w, 3) to latents (b, c, f, h/16, w/16) and first-frame latents (b, c, 1, h/16, w/16)."""
-
-    def prompt(self, prompt: str) -> Tensor:
-        """One prompt to its context (l, c), trimmed to its own tokens."""
 
 
 def encode_missing(

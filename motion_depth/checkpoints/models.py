@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor, nn
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
 from motion_depth.checkpoints.schema import FORMAT, LORA_FILE, STATISTICS_FILE, head_file
+from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
-from motion_depth.model.wan import MotionDepthModel
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.readout import Statistics
 
@@ -122,7 +122,7 @@ def read_lora_config(checkpoint: Checkpoint) -> LoraShape | None:
     return None if lora is None else LoraShape(**lora | {"target_modules": tuple(lora["target_modules"])})
 
 
-def read_lora(checkpoint: Checkpoint, dit: WanModel) -> dict[str, Tensor]:
+def read_lora(checkpoint: Checkpoint, dit: Dit) -> dict[str, Tensor]:
     """LoRA weights of a checkpoint that has some, after making sure that each layer of the DiT can take its own.
 
     Raises:
@@ -143,7 +143,7 @@ def read_lora(checkpoint: Checkpoint, dit: WanModel) -> dict[str, Tensor]:
     return tensors
 
 
-def load_model(checkpoint: Checkpoint, dit: WanModel, device: torch.device | str) -> MotionDepthModel:
+def load_model(checkpoint: Checkpoint, dit: Dit, device: torch.device | str) -> MotionDepthModel:
     """A trained model for inference: heads, and LoRA on the given DiT if the checkpoint has it.
 
     Raises:

@@ -1,6 +1,6 @@
 """Which weights and which data a checkpoint was trained on, by their content, and whether those here are the same.
 
-config.json holds it as `identity`: `weights`, by part what `WanFiles.identity` says, and `data`, see `data_identity`.
+config.json holds it as `identity`: `weights`, by part what `Backbone.identity` says, and `data`, see `data_identity`.
 Copies under other paths are the same.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from motion_depth.checkpoints.checkpoint import Checkpoint
 from motion_depth.clips.dataset import MotionDepthDataset, Scene
 from motion_depth.files.digests import SceneFiles, sample_digest, sampled, scene_file_name, text_digest
-from motion_depth.model.weights import WanFiles
+from motion_depth.model.backbone import Backbone
 
 THREADS = 16  # they wait for the disk, or for a server
 SHOWN = 8  # digits of a digest, in messages
@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def identify(
-    files: WanFiles, dataset: MotionDepthDataset, cache_path: Path | None, trust_model: bool, trust_data: bool,
+    backbone: Backbone, dataset: MotionDepthDataset, cache_path: Path | None, trust_model: bool, trust_data: bool,
     say: Say, heads: Checkpoint | None, resumed: Checkpoint | None,
 ) -> dict:  # fmt: skip
     """What a run is about to train on, for config.json, after comparing it with what it starts from.
@@ -36,7 +36,7 @@ def identify(
     Raises:
         ValueError: the run that it goes on with had other weights or data, or the heads were trained on other weights.
     """
-    weights = files.identity()
+    weights = backbone.identity()
     if start := resumed or heads:
         require_same_weights(start, weights, trust_model, say)
     before = resumed.config.get("identity", {}).get("data", {"scenes": {}})["scenes"] if resumed else {}
@@ -48,7 +48,7 @@ def identify(
 
 
 def require_same_weights(checkpoint: Checkpoint, weights: Mapping[str, Sequence[str]], trust: bool, say: Say) -> None:
-    """Compares weights (`WanFiles.identity`) with those that a checkpoint was trained on.
+    """Compares weights (`Backbone.identity`) with those that a checkpoint was trained on.
 
     Args:
         trust: whether to go on with others. say: see `identify`.

@@ -60,7 +60,7 @@ class Batch:
     """What `MotionDepthModel.forward` and the losses need, on the training device.
 
     Attributes:
-        latents, noise: (b, c, f, h/16, w/16). first: (b, c, 1, h/16, w/16). context: (b, 512, c). sigma: (b,) float32.
+        latents, noise: (b, c, f, h/16, w/16). first: (b, c, 1, h/16, w/16). context: (b, l, c). sigma: (b,) float32.
         targets: float32 and bool, of the frames that are decoded.
         frames: (b, n) those frames, or None for all.
         positions: of each clip, for the log.
@@ -88,7 +88,7 @@ def make_batch(
     """Encoded samples to a batch; sigma and noise are functions of the seed and each clip's position.
 
     Args:
-        contexts: (b, 512, c), the samples' contexts padded.
+        contexts: (b, l, c), the samples' contexts padded.
         noise_levels: that sigma is drawn from; a number is the sigma of all.
         loss_frames: frames of each clip that are decoded and compared; 0: all.
     """

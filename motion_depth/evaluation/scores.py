@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from motion_depth.clips.batch import Sample, make_batch
-from motion_depth.model.wan import MotionDepthModel
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
 from motion_depth.readouts.targets import Targets
 
@@ -36,7 +36,7 @@ def read_clip(
     The noise depends on the seed and the sample's position only, so every noise level mixes in the same noise.
 
     Args:
-        context: (1, 512, c).
+        context: (1, l, c).
         dtype: that the model computes in; the heads do under autocast.
     """
     for sigma in levels:

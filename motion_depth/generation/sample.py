@@ -16,18 +16,21 @@ from types import TracebackType
 import numpy as np
 import torch
 from diffsynth.diffusion.base_pipeline import BasePipeline, PipelineUnit
-from diffsynth.models.wan_video_dit import WanModel
 from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
 from motion_depth.checkpoints.models import load_heads, read_lora, read_lora_config
 from motion_depth.checkpoints.schema import LORA_FILE
 from motion_depth.clips.noise import clip_noise
-from motion_depth.model.heads import DitFeatures, MotionDepthHeads
-from motion_depth.model.wan import MotionDepthModel, pad_contexts
+from motion_depth.latents import WAN22
+from motion_depth.model.backbone import DitFeatures
+from motion_depth.model.heads import MotionDepthHeads
+from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.wan import WanDit
 from motion_depth.model.weights import quiet
 from motion_depth.readouts.rows import predicted_maps
 from motion_depth.readouts.targets import Targets
@@ -74,10 +77,10 @@ class TapRecorder:
         forwards: numbers of the DiT's forwards, counted from 0 within the context, that are recorded.
 
     Attributes:
-        features: forward number -> `DitFeatures`, as `dit_forward` gives them for the same inputs.
+        features: forward number -> `DitFeatures`, as `Dit.forward_with_taps` gives them for the same inputs.
     """
 
-    def __init__(self, dit: WanModel, taps: Sequence[int], forwards: Collection[int]):
+    def __init__(self, dit: WanDit, taps: Sequence[int], forwards: Collection[int]):
         self.dit, self.taps, self.forwards = dit, taps, frozenset(forwards)
         self.features: dict[int, DitFeatures] = {}
         self._forward = -1
@@ -144,12 +147,13 @@ def prepared_prompts(pipe: BasePipeline, contexts: Mapping[str, Tensor]) -> Iter
     """Context in which the pipeline needs no text encoder: its prompt unit hands out what was encoded beforehand.
 
     Args:
-        contexts: of every prompt that will be asked for, the negative one too (`wan.encode_prompts`).
+        contexts: of every prompt that will be asked for, the negative one too (`Backbone.encode_prompts`).
     """
 
     class Prepared(PipelineUnit):
         def process(self, pipe: BasePipeline, prompt: str, positive: bool) -> dict:
-            return {"context": pad_contexts([contexts[prompt]]).to(pipe.device)}
+            context = contexts[prompt].to(pipe.device)
+            return {"context": pad(context, (0, 0, 0, WAN22.text_tokens - len(context)))[None]}
 
     (place,) = (place for place, unit in enumerate(pipe.units) if unit.output_params == ("context",))
     own = pipe.units[place]
@@ -225,7 +229,7 @@ def read_latents(
     Args:
         latents: (1, c, f, 2h, 2w).
         first: (1, c, 1, 2h, 2w), latents of the first frame alone.
-        context: (1, 512, c).
+        context: (1, l, c).
         seed, position: which noise; tools/evaluate.py counts positions over its clips.
     """
     noise = clip_noise(tuple(latents.shape[1:]), seed, position)[None].to(latents)

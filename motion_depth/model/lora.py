@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
-from diffsynth.models.wan_video_dit import WanModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners import lora
 from torch import Tensor, nn
+
+from motion_depth.model.backbone import Dit
 
 
 class LoraLinear(lora.Linear):
@@ -20,7 +20,7 @@ class LoraLinear(lora.Linear):
     inference, and keep more for the gradient.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
         self.cast_input_dtype_enabled = False
 
@@ -31,7 +31,7 @@ class LoraLinear(lora.Linear):
             return super().forward(x)
 
 
-def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str], last_block: int | None = None) -> WanModel:
+def add_lora(dit: Dit, rank: int, target_modules: Sequence[str], last_block: int | None = None) -> Dit:
     """Injects LoRA into the frozen DiT through peft; the LoRA weights are float32 whatever the DiT is in.
 
     Args:
@@ -41,9 +41,7 @@ def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str], last_block
         ValueError: no module of the DiT has one of the names.
     """
     names = {name for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
-    unmatched = [target for target in target_modules if not any(n == target or n.endswith(f".{target}") for n in names)]
-    if unmatched:
-        raise ValueError(f"--lora_target_modules {','.join(unmatched)}: no linear layer of the DiT ends in that name")
+    check_lora_targets(names, target_modules)
     behind = [name for name in names if is_behind(name, last_block)]
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(target_modules), exclude_modules=behind or None)
     config._register_custom_module({nn.Linear: LoraLinear})
@@ -54,6 +52,14 @@ def add_lora(dit: WanModel, rank: int, target_modules: Sequence[str], last_block
     return dit
 
 
+def check_lora_targets(layers: Collection[str], target_modules: Sequence[str]) -> None:
+    """Raises ValueError unless each name is the end of the full name of one of the DiT's linear layers."""
+    if unknown := [
+        target for target in target_modules if not any(f".{name}".endswith(f".{target}") for name in layers)
+    ]:
+        raise ValueError(f"--lora_target_modules {','.join(unknown)}: no linear layer of the DiT ends in that name")
+
+
 def is_behind(name: str, last_block: int | None) -> bool:
     """Whether a module or parameter of the DiT is used only after a block; None: nothing is."""
     if last_block is None:
@@ -62,7 +68,7 @@ def is_behind(name: str, last_block: int | None) -> bool:
     return int(block[1]) > last_block if block else name.startswith("head.")
 
 
-def lora_state_dict(dit: WanModel) -> dict[str, Tensor]:
+def lora_state_dict(dit: Dit) -> dict[str, Tensor]:
     """The LoRA weights under the names that stock DiffSynth's `pipe.load_lora(pipe.dit, path)` reads."""
     return {
         name.replace(".default.", "."): parameter.detach()
@@ -71,7 +77,7 @@ def lora_state_dict(dit: WanModel) -> dict[str, Tensor]:
     }
 
 
-def load_lora(dit: WanModel, state_dict: dict[str, Tensor], source: str, last_block: int | None = None) -> None:
+def load_lora(dit: Dit, state_dict: dict[str, Tensor], source: str, last_block: int | None = None) -> None:
     """Loads what `lora_state_dict` gave into a DiT that has the same adapters.
 
     Args:

@@ -35,18 +35,8 @@ def rotate(x: Tensor, table: Tensor, heads: int) -> Tensor:
     return rearrange(turned, "b s n c two -> b s (n c two)").to(x.dtype)
 
 
-def use_float32(dit: WanModel, wanted: bool = True) -> None:
-    """Lets `rotation_table` give this DiT a complex64 table, or, not wanted, makes it the library's again.
-
-    Only the class of its self-attentions changes, no weight and no name; other DiTs and the library stay as they are.
-    """
-    for block in dit.blocks:
-        block.self_attn.__class__ = Float32Attention if wanted else SelfAttention
-
-
-def rotation_table(dit: WanModel, grid: tuple[int, int, int], device: torch.device) -> Tensor:
+def rotation_table(dit: WanModel, grid: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
     """(f h w, 1, c): the angles of every token of a grid (f, h, w), kept on the device for the next forward."""
-    dtype = torch.complex64 if isinstance(dit.blocks[0].self_attn, Float32Attention) else torch.complex128
     tables = dit.__dict__.setdefault("_rotation_tables", {})
     if (key := (grid, device, dtype)) not in tables:
         f, h, w = grid

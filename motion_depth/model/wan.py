@@ -1,65 +1,105 @@
-"""WAN2.2-TI2V through DiffSynth-Studio: loading, encoding, the DiT forward, and the module that is trained.
-
-The only file that imports DiffSynth's pipeline.
+"""WAN2.2-TI2V through DiffSynth-Studio: its files, its encoders, and its DiT's forward with taps.
 
 Axes: b clip, c channel, f latent frame, t video frame (4 (f - 1) + 1), h w the token grid (stride 32), l text token.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
-from accelerate.utils.memory import clear_device_cache
+import torch.nn.functional as F
 from diffsynth.core import ModelConfig
 from diffsynth.diffusion import FlowMatchScheduler
 from diffsynth.models.wan_video_dit import WanModel, sinusoidal_embedding_1d
 from diffsynth.pipelines.wan_video import WanVideoPipeline
 from einops import rearrange, repeat
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from motion_depth.latents import WAN22
-from motion_depth.model.backbone import DitFeatures
-from motion_depth.model.heads import MotionDepthHeads, example_features
-from motion_depth.model.rope import rotation_table, use_float32
-from motion_depth.model.weights import WanFiles, quiet, recognised_by_shapes
-from motion_depth.readouts.losses import flow_matching_loss
-
-CHECKPOINTING = ("every", "alternate", "none")
+from motion_depth.model.backbone import Backbone, Dit, DitFeatures, new_tensors_in
+from motion_depth.model.rope import Float32Attention, rotation_table
+from motion_depth.model.weights import WanFiles, check_weights, quiet, read_shapes, recognised_by_shapes
 
 
-def load_pipeline(
-    files: WanFiles, parts: Sequence[str], torch_dtype: torch.dtype, device: torch.device | str
-) -> WanVideoPipeline:
-    """Loads some parts ("dit", "text_encoder", "vae") into the library's pipeline, frozen and in evaluation mode."""
-    tokenizer = ModelConfig(path=str(files.tokenizer)) if "text_encoder" in parts else None
-    if torch.device(device).type == "cpu":
-        device = "cpu"  # with several processes accelerate calls it cpu:0, which safetensors does not know
-    with quiet(), recognised_by_shapes():
-        pipe = WanVideoPipeline.from_pretrained(
-            torch_dtype=torch_dtype,
-            device=device,
-            model_configs=files.configs(parts),
-            tokenizer_config=tokenizer,
-            redirect_common_files=False,
-        )
-    pipe.freeze_except([])
-    pipe.scheduler.set_timesteps(1000, training=True)
-    return pipe
+class WanDit(WanModel, Dit):
+    """The library's DiT, unchanged for the library's own calls, with `forward_with_taps`.
+
+    Attributes:
+        rotation: type of the rotary table; complex128 makes the forward the library's to the last bit.
+    """
+
+    layout = WAN22
+    rotation = torch.complex64
+
+    @staticmethod
+    def of(dit: WanModel) -> WanDit:
+        """What the library has loaded, made one in place: only classes change, no weight and no name."""
+        dit.__class__ = WanDit
+        for block in dit.blocks:
+            block.self_attn.__class__ = Float32Attention
+        return dit
+
+    def __init__(self, **arguments: object):
+        super().__init__(**arguments)
+        WanDit.of(self)
+
+    @property
+    def text_dim(self) -> int:
+        return self.text_embedding[0].in_features
+
+    def forward_with_taps(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        taps: Sequence[int] = (),
+        velocity: bool = True,
+        checkpointing: str = "none",
+    ) -> tuple[Tensor | None, DitFeatures]:
+        """The library's `model_fn_wan_video` for TI2V, with a timestep per clip and with the blocks' outputs.
+
+        The tokens of latent 0 get timestep 0. The timestep embedding is computed per latent frame and then spread over
+        its tokens; the library computes the same numbers once per token. As in its inference and training the timestep
+        is rounded to the latents' type first, which between 512 and 1000 moves a bfloat16 one by up to 2. A context is
+        padded with zeros to the 512 tokens that the pipeline feeds.
+        """
+        b, _, f, height, width = latents.shape
+        h, w = height // WAN22.patch, width // WAN22.patch
+        timestep = timestep.to(latents.dtype)
+        first_timestep = torch.zeros_like(timestep)[:, None]
+        frame_timestep = torch.cat([first_timestep, repeat(timestep, "b -> b rest", rest=f - 1)], dim=1)
+        embedding = sinusoidal_embedding_1d(self.freq_dim, rearrange(frame_timestep, "b f -> (b f)"))
+        embedding = rearrange(self.time_embedding(embedding), "(b f) c -> b f c", b=b)
+        modulation = rearrange(self.time_projection(embedding), "b f (six c) -> b f six c", six=6)
+        modulation = repeat(modulation, "b f six c -> b (f hw) six c", hw=h * w)
+        context = self.text_embedding(F.pad(context, (0, 0, 0, WAN22.text_tokens - context.shape[1])))
+        x = rearrange(self.patchify(latents), "b c f h w -> b (f h w) c").contiguous()
+        rope = rotation_table(self, (f, h, w), x.device, self.rotation)
+        x, outputs = self.run_blocks(x, (context, modulation, rope), taps, velocity, checkpointing)
+        features = DitFeatures(outputs, embedding, latents, (f, h, w))
+        if not velocity:
+            return None, features
+        x = self.head(x, repeat(embedding, "b f c -> b (f hw) c", hw=h * w))
+        return self.unpatchify(x, (f, h, w)), features
+
+    def flow_weight(self, sigma: Tensor) -> Tensor:
+        """The library's `training_weight` of the nearest timestep of its schedule, without leaving the device."""
+        grid = self.__dict__.get("_grid")
+        if grid is None or grid.device != sigma.device:
+            scheduler = FlowMatchScheduler("Wan")
+            scheduler.set_timesteps(1000, training=True)
+            grid = torch.stack([scheduler.timesteps, scheduler.linear_timesteps_weights]).to(sigma.device)
+            self.__dict__["_grid"] = grid  # no buffer: it is not the model's
+        timesteps, weights = grid
+        return weights[(timesteps - sigma[:, None] * 1000).abs().argmin(dim=1)]
 
 
-class ClipEncoder:
-    """VAE and text encoder: frames and prompts to latents and contexts, as the pipeline's own units do it.
+class WanEncoder:
+    """VAE and text encoder of a pipeline, which has one or both: as the pipeline's own units encode.
 
     A prompt is encoded once and kept. Results are on the pipeline's device.
-
-    Args:
-        pipe: with the VAE, or the text encoder, or both.
-        contexts: of prompts that are encoded already (`encode_prompts`); these need no text encoder.
     """
 
     def __init__(self, pipe: WanVideoPipeline, contexts: Mapping[str, Tensor] | None = None):
@@ -93,198 +133,76 @@ class ClipEncoder:
         return self._contexts[prompt].to(self.pipe.device, non_blocking=True)
 
 
-def encode_prompts(
-    files: WanFiles, prompts: Iterable[str], dtype: torch.dtype, device: torch.device | str
-) -> dict[str, Tensor]:
-    """Loads the text encoder, encodes prompts, each once, and drops it: nothing of it stays in memory.
+class Wan(Backbone):
+    """WAN2.2-TI2V-5B's release, or a smaller model of its kind (tiny/).
 
-    Returns:
-        By prompt its context (l, c) on the CPU, trimmed to its own tokens, as `ClipEncoder.prompt` makes it.
-    """
-    encoder = ClipEncoder(load_pipeline(files, ("text_encoder",), dtype, device))
-    contexts = {prompt: encoder.prompt(prompt).cpu() for prompt in dict.fromkeys(prompts)}
-    del encoder
-    clear_device_cache(garbage_collection=True)
-    return contexts
-
-
-def pad_contexts(contexts: Sequence[Tensor], device: torch.device | None = None) -> Tensor:
-    """Trimmed contexts (l_i, c) to one (b, l, c), zeros behind each, which is what the pipeline feeds.
-
-    Args:
-        device: where to; None: where they are.
-    """
-    padded = contexts[0].new_zeros(len(contexts), WAN22.text_tokens, contexts[0].shape[-1], device=device)
-    for row, context in zip(padded, contexts, strict=True):
-        row[: len(context)].copy_(context, non_blocking=True)
-    return padded
-
-
-def dit_forward(
-    dit: WanModel,
-    latents: Tensor,
-    timestep: Tensor,
-    context: Tensor,
-    taps: Sequence[int] = (),
-    velocity: bool = True,
-    checkpointing: str = "none",
-) -> tuple[Tensor | None, DitFeatures]:
-    """The library's `model_fn_wan_video` for TI2V, with a timestep per clip and with the blocks' outputs.
-
-    Latent 0 is taken as the clean first frame: its tokens get timestep 0. The timestep embedding is computed per latent
-    frame and then spread over its tokens; the library computes the same numbers once per token. As in its inference and
-    training the timestep is rounded to the latents' type first, which of bfloat16's is up to 2 of 1000.
-
-    Args:
-        latents: (b, 48, f, 2h, 2w), latent 0 clean.
-        timestep: (b,) float32 in [0, 1000].
-        context: (b, l, c).
-        taps: blocks whose outputs are wanted.
-        velocity: whether to run the blocks after the last tap and the output layer.
-        checkpointing: blocks recomputed in the backward pass: "every", "alternate" or "none".
-
-    Returns:
-        The velocity (b, 48, f, 2h, 2w), or None, and the features for the heads.
-    """
-    b, _, f, height, width = latents.shape
-    h, w = height // 2, width // 2
-    timestep = timestep.to(latents.dtype)
-    first_timestep = torch.zeros_like(timestep)[:, None]
-    frame_timestep = torch.cat([first_timestep, repeat(timestep, "b -> b rest", rest=f - 1)], dim=1)
-    embedding = sinusoidal_embedding_1d(dit.freq_dim, rearrange(frame_timestep, "b f -> (b f)"))
-    embedding = rearrange(dit.time_embedding(embedding), "(b f) c -> b f c", b=b)
-    modulation = rearrange(dit.time_projection(embedding), "b f (six c) -> b f six c", six=6)
-    modulation = repeat(modulation, "b f six c -> b (f hw) six c", hw=h * w)
-    context = dit.text_embedding(context)
-    x = rearrange(dit.patchify(latents), "b c f h w -> b (f h w) c").contiguous()
-    rope = rotation_table(dit, (f, h, w), x.device)
-
-    outputs = {}
-    for index, block in enumerate(dit.blocks if velocity else dit.blocks[: max(taps) + 1]):
-        recompute = checkpointing == "every" or (checkpointing == "alternate" and index % 2 == 0)
-        if recompute and torch.is_grad_enabled():
-            # No block draws random numbers, and keeping the generator's state would make a GPU wait at each of them.
-            x = checkpoint(block, x, context, modulation, rope, use_reentrant=False, preserve_rng_state=False)
-        else:
-            x = block(x, context, modulation, rope)
-        if index in taps:
-            outputs[index] = x
-    features = DitFeatures([outputs[tap] for tap in taps], embedding, latents, (f, h, w))
-    if not velocity:
-        return None, features
-    x = dit.head(x, repeat(embedding, "b f c -> b (f hw) c", hw=h * w))
-    return dit.unpatchify(x, (f, h, w)), features
-
-
-def add_noise(latents: Tensor, first: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """(1 - sigma) latents + sigma noise, with latent 0 replaced by the clean first-frame latent.
-
-    Args:
-        latents, noise: (b, 48, f, 2h, 2w).
-        first: (b, 48, 1, 2h, 2w).
-        sigma: (b,) float32.
-    """
-    sigma = rearrange(sigma, "b -> b 1 1 1 1")
-    noisy = ((1 - sigma) * latents.float() + sigma * noise.float()).to(latents.dtype)
-    return torch.cat([first.to(noisy.dtype), noisy[:, :, 1:]], dim=2)
-
-
-class MotionDepthModel(nn.Module):
-    """What is trained and wrapped by DDP: the DiT (frozen, or with LoRA) and the two heads.
-
-    Args:
-        dit: the library's DiT; its own weights are frozen.
-        heads: both heads.
-        train_dit: whether gradients flow into the DiT (stage 2). Otherwise it runs without a graph and only up to the
-            last tap.
-        checkpointing: see `dit_forward`; only matters where gradients flow.
+    Attributes:
+        arguments: the library's, of each part.
     """
 
-    def __init__(self, dit: WanModel, heads: MotionDepthHeads, train_dit: bool, checkpointing: str = "none"):
-        super().__init__()
-        if max(heads.config.taps) >= len(dit.blocks):
-            raise ValueError(f"heads read block {max(heads.config.taps)}, the DiT has {len(dit.blocks)} blocks")
-        self.dit, self.heads = dit, heads
-        self.train_dit, self.checkpointing = train_dit, checkpointing
-        self.scheduler = FlowMatchScheduler("Wan")
-        self.scheduler.set_timesteps(1000, training=True)
-        self._grid: Tensor | None = None  # the scheduler's timesteps and weights, on the device
-        use_float32(dit)
+    layout = WAN22
 
-    def flow_weight(self, sigma: Tensor) -> Tensor:
-        """(b,) to (b,): the scheduler's `training_weight` of the nearest timestep, without leaving the device."""
-        if self._grid is None or self._grid.device != sigma.device:
-            grid = torch.stack([self.scheduler.timesteps, self.scheduler.linear_timesteps_weights])
-            self._grid = grid.to(sigma.device)
-        timesteps, weights = self._grid
-        return weights[(timesteps - sigma[:, None] * 1000).abs().argmin(dim=1)]
+    def __init__(self, files: WanFiles):
+        """Raises ValueError: a file cannot be read, is another model, or the DiT is not of WAN2.2-TI2V's kind."""
+        self.files, self.arguments = files, check_weights(files)
+        self.dim, self.num_blocks = self.arguments["dit"]["dim"], self.arguments["dit"]["num_layers"]
 
-    def forward(
+    @classmethod
+    def in_folder(cls, folder: Path, tokenizer: Path | None = None) -> Wan:
+        """What lies in a folder, as `find` says."""
+        return cls(WanFiles.in_folder(folder, tokenizer))
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any(folder.glob("diffusion_pytorch_model*.safetensors"))
+
+    @classmethod
+    def find(
+        cls, model_base_path: Path | None, model_paths: str | None, model_ids: str | None, tokenizer: Path | None
+    ) -> Wan:
+        return cls(WanFiles.find(model_base_path, model_paths, model_ids, tokenizer))
+
+    def identity(self) -> dict[str, list[str]]:
+        return self.files.identity()
+
+    def count_numbers(self, part: str) -> int:
+        return sum(shape.numel() for shape in read_shapes(getattr(self.files, part)).values())
+
+    def linear_layers(self) -> list[str]:
+        shapes = read_shapes(self.files.dit).items()
+        return [name.removesuffix(".weight") for name, value in shapes if name.endswith(".weight") and value.dim() == 2]
+
+    def empty_dit(self, dtype: torch.dtype) -> WanDit:
+        with new_tensors_in(dtype):
+            return WanDit(**self.arguments["dit"]).requires_grad_(False)
+
+    def load_dit(self, dtype: torch.dtype, device: torch.device | str) -> WanDit:
+        return self.load_pipeline(("dit",), dtype, device).dit
+
+    def load_encoder(
         self,
-        latents: Tensor,
-        first: Tensor,
-        context: Tensor,
-        noise: Tensor,
-        sigma: Tensor,
-        with_flow: bool = False,
-        frames: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """One noised forward.
+        parts: Sequence[str],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        contexts: Mapping[str, Tensor] | None = None,
+    ) -> WanEncoder:
+        return WanEncoder(self.load_pipeline(parts, dtype, device), contexts)
 
-        Args:
-            latents, noise: (b, 48, f, 2h, 2w).
-            first: (b, 48, 1, 2h, 2w), the clean first-frame latent; never noised.
-            context: (b, l, c).
-            sigma: (b,) float32.
-            with_flow: whether the flow-matching loss is wanted.
-            frames: (b, n) frames that the heads decode; None: all.
-
-        Returns:
-            The heads' predictions (`MotionDepthHeads.forward`), and `flow_loss` (b,) if asked for.
-        """
-        noisy = add_noise(latents, first, noise, sigma)
-        # The DiT runs as at inference, in its own precision; without LoRA no graph is built.
-        graph = contextlib.nullcontext() if self.train_dit else torch.no_grad()
-        with graph, torch.autocast(latents.device.type, enabled=False):
-            velocity, features = dit_forward(
-                self.dit,
-                noisy,
-                sigma * 1000,
-                context,
-                self.heads.config.taps,
-                velocity=with_flow,
-                checkpointing=self.checkpointing,
+    def load_pipeline(self, parts: Sequence[str], dtype: torch.dtype, device: torch.device | str) -> WanVideoPipeline:
+        """Some parts in the library's pipeline, frozen and in evaluation mode."""
+        tokenizer = ModelConfig(path=str(self.files.tokenizer)) if "text_encoder" in parts else None
+        if torch.device(device).type == "cpu":
+            device = "cpu"  # with several processes accelerate calls it cpu:0, which safetensors does not know
+        with quiet(), recognised_by_shapes():
+            pipe = WanVideoPipeline.from_pretrained(
+                torch_dtype=dtype,
+                device=device,
+                model_configs=self.files.configs(parts),
+                tokenizer_config=tokenizer,
+                redirect_common_files=False,
             )
-        predictions = self.heads(features, frames)
-        if with_flow:
-            predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, self.flow_weight(sigma))
-        return predictions
-
-
-def count_operations(model: MotionDepthModel, grid: tuple[int, int, int]) -> dict[str, int]:
-    """Floating-point operations of one forward of one clip, counted by torch on tensors without data.
-
-    Args:
-        grid: (f, h, w) of the tokens.
-
-    Returns:
-        `dit` (all blocks and the output layer) and `heads`.
-    """
-    f, h, w = grid
-    dit = _on_meta(model.dit)
-    context = torch.zeros(1, WAN22.text_tokens, dit.text_embedding[0].in_features, device="meta")
-    latents = torch.zeros(1, dit.in_dim, f, 2 * h, 2 * w, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as dit_counter:
-        dit_forward(dit, latents, torch.zeros(1, device="meta"), context)
-    with torch.no_grad(), FlopCounterMode(display=False) as heads_counter:
-        _on_meta(model.heads)(example_features(model.heads.config, grid, device="meta"))
-    return {"dit": dit_counter.get_total_flops(), "heads": heads_counter.get_total_flops()}
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    """A copy without data: shapes only, in float32."""
-    with torch.device("meta"):
-        return copy.deepcopy(
-            module,
-            {id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=torch.float32)) for p in module.parameters()},
-        )
+        pipe.freeze_except([])
+        pipe.scheduler.set_timesteps(1000, training=True)
+        if "dit" in parts:
+            WanDit.of(pipe.dit)
+        return pipe

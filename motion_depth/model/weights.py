@@ -261,18 +261,6 @@ def _recognise(paths: Sequence[Path], flag: str) -> tuple[str, dict]:
     raise ValueError(f"{flag}: {paths[0]} is no WAN model that diffsynth knows (hash {digest})")
 
 
-def check_lora_targets(files: WanFiles, target_modules: Sequence[str]) -> None:
-    """Looks among the DiT's tensors for linear layers that end in each name.
-
-    Raises:
-        ValueError: there is none for a name.
-    """
-    shapes = read_shapes(files.dit).items()
-    layers = [f".{name[:-7]}" for name, value in shapes if name.endswith(".weight") and value.dim() == 2]
-    if unknown := [target for target in target_modules if not any(name.endswith(f".{target}") for name in layers)]:
-        raise ValueError(f"--lora_target_modules {','.join(unknown)}: no linear layer of the DiT ends in that name")
-
-
 def check_weights(files: WanFiles) -> dict[str, dict]:
     """Tells what the weights are and returns the library's arguments of each part, such as the DiT's `dim`.
 

@@ -41,7 +41,7 @@ MODEL_NAMES: dict[type[nn.Module], str] = {
     LinearVideoVAE: "wan_video_vae",
     TinyWanVideoVAE38: "wan_video_vae",
 }
-MODEL_CLASSES = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in MODEL_NAMES}
+MODEL_CLASSES = {cls.__name__: cls for cls in MODEL_NAMES}  # whatever module an older CONFIG_FILE has them in
 
 # What a model may have at most. A CONFIG_FILE is text, and blocks without number would be built without end.
 MOST_LAYERS, LARGEST_SIZE, LARGEST_VOCABULARY = 256, 2**16, 2**19
@@ -128,9 +128,13 @@ def save_model(model: nn.Module, path: Path, extra_kwargs: dict) -> dict:
     return {
         "model_hash": hash_model_file(str(path)),
         "model_name": MODEL_NAMES[type(model)],
-        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "model_class": class_path(type(model)),
         "extra_kwargs": extra_kwargs,
     }
+
+
+def class_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def write_tiny_wan(
@@ -183,7 +187,7 @@ def register_model_configs(folder: Path | str) -> None:
     for number, entry in enumerate(entries):
         _check_entry(entry, f"{path}: entry {number}")
     for entry in entries:
-        _register(entry, path)
+        _register(entry | {"model_class": class_path(MODEL_CLASSES[_class_name(entry)])}, path)
 
 
 _registered: dict[str, dict] = {}  # by model_hash: what `register_model_configs` has added so far
@@ -201,6 +205,10 @@ def _register(entry: dict, path: Path) -> None:
     _registered[model_hash] = entry
 
 
+def _class_name(entry: dict) -> str:
+    return str(entry["model_class"]).rpartition(".")[2]
+
+
 def _check_entry(entry: Any, where: str) -> None:
     keys = {"model_hash", "model_name", "model_class", "extra_kwargs"}
     if not isinstance(entry, dict) or set(entry) != keys:
@@ -208,7 +216,7 @@ def _check_entry(entry: Any, where: str) -> None:
         raise ValueError(f"{where}: expected the keys {', '.join(sorted(keys))}; found {found}")
     if not re.fullmatch(r"[0-9a-f]{32}", str(entry["model_hash"])):
         raise ValueError(f"{where}: model_hash {entry['model_hash']!r} is not 32 hexadecimal digits")
-    model_class = MODEL_CLASSES.get(str(entry["model_class"]))
+    model_class = MODEL_CLASSES.get(_class_name(entry))
     if model_class is None:
         raise ValueError(f"{where}: model_class {entry['model_class']!r} is not one of {', '.join(MODEL_CLASSES)}")
     if entry["model_name"] != MODEL_NAMES[model_class]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from motion_depth.clips.batch import Batch, Sample, make_batch
 from motion_depth.clips.dataset import raise_load_errors
 from motion_depth.clips.noise import NoiseMixture
-from motion_depth.model.wan import ClipEncoder, pad_contexts
+from motion_depth.model.backbone import Encoder, pad_contexts
 from motion_depth.processes.signals import leave_signals_to_the_parent
 
 PREFETCHED = 2  # batches that each loader process keeps ready
@@ -46,7 +46,7 @@ class BatchLoader:
         self,
         dataset: Dataset,
         positions: list[range],
-        encoder: ClipEncoder | None,
+        encoder: Encoder | None,
         mixture: NoiseMixture,
         seed: int,
         workers: int,
@@ -103,8 +103,8 @@ class BatchLoader:
         return event
 
 
-def encode(samples: list[Sample], encoder: ClipEncoder | None, device: torch.device | None = None) -> Tensor:
-    """Fills in latents of samples that come as frames; returns all contexts (b, 512, c), padded, on a given device."""
+def encode(samples: list[Sample], encoder: Encoder | None, device: torch.device | None = None) -> Tensor:
+    """Fills in latents of samples that come as frames; returns all contexts (b, l, c), padded, on a given device."""
     for sample in samples:
         if sample.latents is None:
             latents, first = encoder.frames(sample.frames[None])

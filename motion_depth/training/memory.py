@@ -6,9 +6,8 @@ keeps, what an operation makes. What a GPU needs besides is not: its context, th
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from motion_depth.latents import WAN22
-from motion_depth.model.wan import MotionDepthModel, dit_forward
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts import READOUTS
-from motion_depth.readouts.losses import flow_matching_loss, head_losses, total_loss
+from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.statistics import neutral
 from motion_depth.readouts.targets import Target, Targets
 from motion_depth.training.run import build_optimizer
@@ -49,7 +47,9 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         self.now -= self._alive.pop(key)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self.watch, result)
         return result
@@ -68,12 +68,12 @@ def count_step(
         decoded: frames of a clip that are compared.
         with_flow: whether the flow-matching loss is wanted.
     """
-    dit, dtype = model.dit, model.dit.patch_embedding.weight.dtype
-    shape = WAN22.latent_shape(num_frames, height, width)
+    layout, dtype = model.dit.layout, next(model.dit.parameters()).dtype
+    shape = layout.latent_shape(num_frames, height, width)
     with FakeTensorMode():
         _materialize(model)
         latents, noise = (torch.randn(clips, *shape, dtype=dtype) for _ in range(2))
-        context = torch.randn(clips, WAN22.text_tokens, dit.text_embedding[0].in_features, dtype=dtype)
+        context = torch.randn(clips, layout.text_tokens, model.dit.text_dim, dtype=dtype)
         maps = clips, decoded, height, width
         targets = Targets(
             {
@@ -88,18 +88,9 @@ def count_step(
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-                graph = contextlib.nullcontext() if model.train_dit else torch.no_grad()
-                with graph, torch.autocast("cpu", enabled=False):
-                    velocity, features = dit_forward(
-                        dit, latents, torch.zeros(clips), context, model.heads.config.taps, with_flow,
-                        model.checkpointing,
-                    )  # fmt: skip
-                losses = head_losses(model.heads(features, frames), targets, scales)
-                weights = dict.fromkeys(READOUTS, 1.0)
-                if with_flow:
-                    losses["flow_loss"] = flow_matching_loss(velocity, latents, noise, torch.ones(clips))
-                    weights["flow"] = 1.0
-                total = total_loss(losses, weights)
+                predictions = model(latents, latents[:, :, :1], context, noise, torch.zeros(clips), with_flow, frames)
+                losses = predictions | head_losses(predictions, targets, scales)
+                total = total_loss(losses, dict.fromkeys([*READOUTS, "flow"] if with_flow else READOUTS, 1.0))
             total.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -123,4 +114,5 @@ def _materialize(model: MotionDepthModel) -> None:
             if parameter is not None:
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
                 module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
-    model.dit.freqs = tuple(torch.empty(each.shape, dtype=each.dtype, device="cpu") for each in model.dit.freqs)
+        tables = {name: value for name, value in vars(module).items() if isinstance(value, tuple)}  # of the rotation
+        vars(module).update(tree_map_only(Tensor, lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu"), tables))

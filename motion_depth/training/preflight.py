@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 
 from motion_depth.checkpoints.checkpoint import require_space
@@ -22,11 +21,11 @@ from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import RGB
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
-from motion_depth.latents import WAN22
+from motion_depth.latents import LatentLayout
+from motion_depth.model.backbone import Backbone
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, lora_state_dict
-from motion_depth.model.wan import MotionDepthModel
-from motion_depth.model.weights import WanFiles, check_weights, read_shapes
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts.statistics import neutral
 from motion_depth.settings import run_dtype
 from motion_depth.training.loader import PREFETCHED
@@ -136,7 +135,7 @@ def check_output(output_path: Path) -> None:
         raise ValueError(f"--output_path {output_path}: no permission to write into {place}")
 
 
-def check_shared_memory(args: Any, folder: Path = SHARED_MEMORY) -> None:
+def check_shared_memory(args: Any, layout: LatentLayout, folder: Path = SHARED_MEMORY) -> None:
     """Whether what all loader processes of this machine keep ready fits into shared memory; nothing where it is none.
 
     Args:
@@ -148,7 +147,7 @@ def check_shared_memory(args: Any, folder: Path = SHARED_MEMORY) -> None:
     if not args.dataset_num_workers or not folder.is_dir():
         return
     encoded, bits = args.cache_path is not None, 16 if args.mixed_precision == "bf16" else 32
-    batch = args.batch_size * sample_bytes(args.num_frames, args.height, args.width, encoded, bits // 8)
+    batch = args.batch_size * sample_bytes(layout, args.num_frames, args.height, args.width, encoded, bits // 8)
     if args.cache_only:
         batch = 3 * args.num_frames * args.height * args.width  # read to be encoded: the frames of one clip
     trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -162,7 +161,9 @@ def check_shared_memory(args: Any, folder: Path = SHARED_MEMORY) -> None:
         )
 
 
-def sample_bytes(num_frames: int, height: int, width: int, encoded: bool, float_bytes: int) -> int:
+def sample_bytes(
+    layout: LatentLayout, num_frames: int, height: int, width: int, encoded: bool, float_bytes: int
+) -> int:
     """Bytes of a `batch.Sample` as a loader process hands it over, without the prompt's few tokens.
 
     Args:
@@ -173,12 +174,12 @@ def sample_bytes(num_frames: int, height: int, width: int, encoded: bool, float_
     targets = pixels * (2 * 2 + 2 + 1 + 1)  # motion and depth in float16, a bool for each
     if not encoded:
         return targets + 3 * pixels
-    clip, first = (WAN22.latent_shape(frames, height, width) for frames in (num_frames, 1))
+    clip, first = (layout.latent_shape(frames, height, width) for frames in (num_frames, 1))
     return targets + (math.prod(clip) + math.prod(first)) * float_bytes
 
 
 def check_resources(
-    args: Any, accelerator: Accelerator, files: WanFiles, heads: HeadConfig, start: int, total: int, sharded: bool
+    args: Any, accelerator: Accelerator, backbone: Backbone, heads: HeadConfig, start: int, total: int, sharded: bool
 ) -> None:
     """Disk for the checkpoints of iterations start .. total, and GPU memory; before hours are spent on a cache.
 
@@ -191,23 +192,23 @@ def check_resources(
     """
     needed = None
     if accelerator.is_main_process:
-        model = planned_model(args, files, heads)
+        model = planned_model(args, backbone, heads)
         trained = _numbers(dict(model.heads.named_parameters())) + _numbers(lora_state_dict(model.dit))
         if not args.cache_only:
             saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
             check_space(args.output_path, trained, saves, args.keep_last)
         if accelerator.device.type == "cuda":
-            needed = needed_memory(args, model, files, accelerator.num_processes if sharded else 1)
+            needed = needed_memory(args, model, backbone, accelerator.num_processes if sharded else 1)
     if accelerator.device.type == "cuda":
         (needed,) = broadcast_object_list([needed])
         free, _ = torch.cuda.mem_get_info(accelerator.device)
         accelerator.print(check_memory(free, needed))
 
 
-def planned_model(args: Any, files: WanFiles, heads: HeadConfig) -> MotionDepthModel:
+def planned_model(args: Any, backbone: Backbone, heads: HeadConfig) -> MotionDepthModel:
     """What a run trains, in its shapes and types and without data (device "meta")."""
     with torch.device("meta"):
-        dit = WanModel(**check_weights(files)["dit"]).to(run_dtype(args)).requires_grad_(False)
+        dit = backbone.empty_dit(run_dtype(args))
         trained = MotionDepthHeads(heads, neutral())
         if args.stage == 2:
             last_block = None if args.flow_loss_weight else max(heads.taps)
@@ -232,7 +233,7 @@ def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> 
     require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
 
 
-def needed_memory(args: Any, model: MotionDepthModel, files: WanFiles, shares: int) -> int:
+def needed_memory(args: Any, model: MotionDepthModel, backbone: Backbone, shares: int) -> int:
     """Bytes of GPU memory that a process needs: the peak of a step, or the text encoder's before the first one.
 
     What is there in any case counts: with --compile, where the compiler decides what else is kept, only weights and
@@ -243,7 +244,7 @@ def needed_memory(args: Any, model: MotionDepthModel, files: WanFiles, shares: i
         shares: processes that share the DiT's blocks.
     """
     size = run_dtype(args).itemsize
-    vae, text_encoder = (size * _numbers(read_shapes(paths)) for paths in (files.vae, files.text_encoder))
+    vae, text_encoder = (size * backbone.count_numbers(part) for part in ("vae", "text_encoder"))
     if args.cache_only:
         return vae
     blocks = {name: each for name, each in model.dit.blocks.named_parameters() if not each.requires_grad}

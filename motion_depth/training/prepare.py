@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import clear_device_cache
-from diffsynth.models.wan_video_dit import WanModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,8 +18,7 @@ from motion_depth.cache.cached import CachedDataset, ClipCache, Missing
 from motion_depth.cache.encode import encode_missing
 from motion_depth.clips.batch import Sample, pack_targets
 from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
-from motion_depth.model.wan import ClipEncoder, encode_prompts, load_pipeline
-from motion_depth.model.weights import WanFiles
+from motion_depth.model.backbone import Backbone, Dit, Encoder
 from motion_depth.processes.machines import Machine, require_alike, sees_shared
 from motion_depth.readouts.readout import Statistics
 from motion_depth.readouts.statistics import measure
@@ -36,10 +34,10 @@ def prepare_data(
     accelerator: Accelerator,
     train: MotionDepthDataset,
     held_out: MotionDepthDataset | None,
-    files: WanFiles,
+    backbone: Backbone,
     positions: range,
     dit_device: torch.device,
-) -> tuple[Dataset, ClipEncoder | None, tuple[list[Sample], int], WanModel]:
+) -> tuple[Dataset, Encoder | None, tuple[list[Sample], int], Dit]:
     """What a run reads and the model that reads it; encoders that nothing needs any more are gone when it returns.
 
     Args:
@@ -56,28 +54,28 @@ def prepare_data(
         ValueError: see `fill_caches`.
     """
     dtype = run_dtype(args)
-    identity = agree_on_data(accelerator, train, held_out, files)
+    identity = agree_on_data(accelerator, train, held_out, backbone)
     datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
     if args.cache_path is None:
         prompts = sorted({row["prompt"] for dataset, _ in datasets for row in dataset.data})
-        contexts = encode_for_all(accelerator, files, prompts, dtype)
-        encoder = ClipEncoder(load_pipeline(files, ("vae",), dtype, accelerator.device), contexts)
+        contexts = encode_for_all(accelerator, backbone, prompts, dtype)
+        encoder = backbone.load_encoder(("vae",), dtype, accelerator.device, contexts)
         sources = [dataset for dataset, _ in datasets]
     else:
         caches = [(ClipCache(args.cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
-        sources = fill_caches(accelerator, caches, files, dtype, args.dataset_num_workers)
+        sources = fill_caches(accelerator, caches, backbone, dtype, args.dataset_num_workers)
         encoder = None
     if args.cache_only:
         return sources[0], None, ([], 0), None
     mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
-    dit = load_pipeline(files, ("dit",), dtype, dit_device).dit
+    dit = backbone.load_dit(dtype, dit_device)
     return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
 
 
 def fill_caches(
     accelerator: Accelerator,
     caches: Sequence[tuple[ClipCache, Iterable[int]]],
-    files: WanFiles,
+    backbone: Backbone,
     dtype: torch.dtype,
     workers: int,
 ) -> list[Dataset]:
@@ -105,9 +103,11 @@ def fill_caches(
     place = (accelerator.process_index - first, processes)
     # Prompts are few: only one process loads the text encoder, and nobody has it beside the VAE.
     if place[0] == 0:
-        _encode(accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], files, dtype, place)
+        _encode(
+            accelerator, "text_encoder", caches, [replace(each, clips=[]) for each in found], backbone, dtype, place
+        )
     clips = [replace(each, prompts=[]) for each in found]
-    _encode(accelerator, "vae", caches, clips, files, dtype, place, workers)
+    _encode(accelerator, "vae", caches, clips, backbone, dtype, place, workers)
     for cache, _ in caches:
         _exchange_known(cache)
     return [CachedDataset(cache) for cache, _ in caches]
@@ -118,7 +118,7 @@ def _encode(
     part: str,
     caches: Sequence[tuple[ClipCache, Iterable[int]]],
     found: Sequence[Missing],
-    files: WanFiles,
+    backbone: Backbone,
     dtype: torch.dtype,
     place: tuple[int, int],
     workers: int = 0,
@@ -126,7 +126,7 @@ def _encode(
     """Encodes what is missing of each cache with one part of the model, which is loaded only for that."""
     if not any(found):
         return
-    encoder = ClipEncoder(load_pipeline(files, (part,), dtype, accelerator.device))
+    encoder = backbone.load_encoder((part,), dtype, accelerator.device)
     for (cache, _), missing in zip(caches, found, strict=True):
         encode_missing(cache, missing, encoder, *place, workers, progress=place[0] == 0)
     del encoder
@@ -147,7 +147,7 @@ def _exchange_known(cache: ClipCache) -> None:
 
 
 def agree_on_data(
-    accelerator: Accelerator, train: MotionDepthDataset, held_out: MotionDepthDataset | None, files: WanFiles
+    accelerator: Accelerator, train: MotionDepthDataset, held_out: MotionDepthDataset | None, backbone: Backbone
 ) -> dict[str, list[str]]:
     """The weights' identity, of which the first process of each machine convinces itself. Collective.
 
@@ -157,7 +157,7 @@ def agree_on_data(
     found = None
     if accelerator.is_local_main_process:
         tables = {"--dataset_metadata_path": train} | ({"--val_metadata_path": held_out} if held_out else {})
-        found = {f"weights ({part})": digests for part, digests in files.identity().items()}
+        found = {f"weights ({part})": digests for part, digests in backbone.identity().items()}
         for flag, dataset in tables.items():
             rows = [(row["video"], row["prompt"]) for row in dataset.data]
             found[f"{flag} or its scenes' frames"] = list(zip(rows, dataset.windows, strict=True))
@@ -167,12 +167,12 @@ def agree_on_data(
 
 
 def encode_for_all(
-    accelerator: Accelerator, files: WanFiles, prompts: Sequence[str], dtype: torch.dtype
+    accelerator: Accelerator, backbone: Backbone, prompts: Sequence[str], dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Every prompt's context, on the CPU, in every process; only the main process ever has the text encoder."""
     contexts = {}
     if accelerator.is_main_process:
-        contexts = encode_prompts(files, prompts, dtype, accelerator.device)
+        contexts = backbone.encode_prompts(prompts, dtype, accelerator.device)
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         several = prompts[start : start + PROMPTS_AT_ONCE]
         (sent,) = broadcast_object_list([[contexts.get(prompt) for prompt in several]])
@@ -180,7 +180,7 @@ def encode_for_all(
     return contexts
 
 
-def read_samples(dataset: Dataset, positions: Iterable[int], encoder: ClipEncoder | None) -> list[Sample]:
+def read_samples(dataset: Dataset, positions: Iterable[int], encoder: Encoder | None) -> list[Sample]:
     """Samples at some positions, encoded, all in memory. Raises ValueError for a clip that cannot be read."""
     samples = []
     for position in positions:

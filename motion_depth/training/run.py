@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from motion_depth.checkpoints.checkpoint import Checkpoint, rotate, write_checkpoint
 from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
-from motion_depth.model.wan import MotionDepthModel, count_operations
+from motion_depth.model.motion_depth import MotionDepthModel, count_operations
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.readout import Statistics
 from motion_depth.training.health import Health
@@ -97,14 +97,14 @@ class Run:
         """
         self.best_score = min((each for each in (self.best_score, score) if each is not None), default=None)
 
-    def describe(self, start: int, total: int, updates: int, grid: tuple[int, int, int]) -> str:
+    def describe(self, start: int, total: int, updates: int, size: tuple[int, int, int]) -> str:
         """What is about to run, in numbers.
 
         Args:
-            start, total: iterations. updates: of the optimizer. grid: (f, h, w) of the DiT's tokens.
+            start, total: iterations. updates: of the optimizer. size: (frames, height, width) of a clip.
         """
         device, precision = self.accelerator.device.type, self.accelerator.mixed_precision
-        operations = count_operations(self.model, grid)
+        operations = count_operations(self.model, *size)
         data = (readout.describe(self.statistics.numbers) for readout in READOUTS.values())
         trained = sum(parameter.numel() for parameter in named_trainable(self.model).values())
         heads = sum(parameter.numel() for parameter in self.model.heads.parameters())

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from motion_depth.clips.batch import Sample
 from motion_depth.evaluation.scores import NOISE_LEVELS, metrics_of, read_clip, score_frames, sigma_name
-from motion_depth.model.wan import MotionDepthModel, pad_contexts
+from motion_depth.model.backbone import pad_contexts
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.pictures.media import write_png, write_video
 from motion_depth.pictures.panels import spread_frames, strip, video
 from motion_depth.readouts import READOUTS

@@ -16,8 +16,7 @@ from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import LoadError, MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.files.digests import weights_digest
-from motion_depth.model.wan import ClipEncoder, load_pipeline
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.wan import Wan
 from motion_depth.readouts.statistics import measure
 from motion_depth.training.loader import BatchLoader
 from tests.support.cache_setup import CLIPS, ROWS, CacheSetup, FakeEncoder, alter, grow, rename, same_targets, touch
@@ -330,10 +329,9 @@ def test_targets_that_are_not_encoded_come_from_the_files(template, tmp_path):
 def test_batches_from_the_cache_are_those_of_encoding_at_every_step(tmp_path, demo_scenes, demo_csv, tiny_wan, dtype):
     operator = make_operator(demo_scenes, 96, 96, num_frames=9)
     dataset = MotionDepthDataset(demo_scenes, demo_csv, operator, reduce=reduce_item)
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    encoder = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), dtype, "cpu"))
-    job, positions = ClipCache(tmp_path, dataset, files.identity(), dtype), [range(2), range(2, 4)]
+    backbone = Wan.in_folder(tiny_wan)
+    encoder = backbone.load_encoder(("text_encoder", "vae"), dtype, "cpu")
+    job, positions = ClipCache(tmp_path, dataset, backbone.identity(), dtype), [range(2), range(2, 4)]
     encode_missing(job, job.missing(range(4)), encoder, progress=False)
     settings = (NoiseMixture.parse("1,1,1"), 0, 0, torch.device("cpu"), dtype)
     direct = BatchLoader(dataset, positions, encoder, *settings)

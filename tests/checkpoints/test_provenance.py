@@ -13,7 +13,8 @@ from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.checkpoints.provenance import data_identity, require_same_data
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.files import digests as identity
-from motion_depth.model.weights import WanFiles
+from motion_depth.model.backbone import Backbone
+from motion_depth.model.wan import Wan
 from motion_depth.settings import PLACES
 from motion_depth.training.resuming import RUN_FILE
 from tests.support.cache_setup import alter
@@ -161,7 +162,7 @@ def test_a_checkpoint_is_read_and_hashed_once(inputs, monkeypatch, read):
 @pytest.mark.parametrize("part", [DIT, VAE, TEXT_ENCODER, "google/umt5-xxl/tokenizer.json"])
 @pytest.mark.parametrize("tool", ["evaluate", "generate"])
 def test_tools_refuse_other_weights_before_any_model_is_loaded(inputs, part, tool, monkeypatch):
-    monkeypatch.setattr(f"tools.{tool}.encode_prompts", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Backbone, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
     path = inputs.model / part
     if path.suffix == ".json":
         path.write_bytes(path.read_bytes() + b"\n")
@@ -181,7 +182,7 @@ def test_tools_refuse_other_weights_before_any_model_is_loaded(inputs, part, too
 def test_tools_go_on_with_trusted_weights_and_say_so(inputs, capsys):
     other_weights(inputs.model / DIT)
     checkpoint = read_checkpoint(inputs.runs / "final")
-    check_model(SimpleNamespace(trust_model=True), checkpoint, WanFiles.in_folder(inputs.model))
+    check_model(SimpleNamespace(trust_model=True), checkpoint, Wan.in_folder(inputs.model))
     said = capsys.readouterr().err
     assert said.startswith(f"--trust_model: {inputs.runs / 'final'}: was trained on other weights: dit (found ")
 

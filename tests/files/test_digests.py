@@ -16,8 +16,7 @@ from motion_depth.cache.packing import pack_maps
 from motion_depth.clips.batch import pack_targets, reduce_item
 from motion_depth.files import digests as identity
 from motion_depth.files.digests import SceneFiles, code_digests, file_digest, weights_digest
-from motion_depth.model.wan import ClipEncoder, load_pipeline
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.wan import Wan
 from tests.support.cache_setup import CLIPS, CacheSetup, alter, touch
 from tests.support.scene_files import make_operator
 
@@ -247,9 +246,7 @@ def called(run) -> set[tuple[str, str]]:
 def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch):
     """Whatever of ours runs from files to packed targets, latents and contexts is in CLIP_CODE or PROMPT_CODE."""
     operator = make_operator(filled.data, 32, 64)
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    encoder = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), torch.float32, "cpu"))
+    encoder = Wan.in_folder(tiny_wan).load_encoder(("text_encoder", "vae"), torch.float32, "cpu")
     operator.scene("ball")
     operator.stride("ball")
 

@@ -8,7 +8,7 @@ import torch
 from motion_depth.latents import WAN22
 from motion_depth.model.compiling import compile_counts, compile_parts
 from motion_depth.model.layers import FrameDecoder
-from motion_depth.model.wan import MotionDepthModel
+from motion_depth.model.motion_depth import MotionDepthModel
 
 
 def inputs(frames: int, batch: int = 2) -> dict[str, torch.Tensor]:

@@ -52,7 +52,7 @@ def test_a_batch_is_one_forward_that_equals_accumulation(flags, accumulated, sta
     sizes = []
     forward = torch.nn.Module.__call__
     monkeypatch.setattr(
-        "motion_depth.model.wan.MotionDepthModel.__call__",
+        "motion_depth.model.motion_depth.MotionDepthModel.__call__",
         lambda self, *args, **kw: sizes.append(len(args[0])) or forward(self, *args, **kw),
     )
     one = ["--batch_size", CLIPS, "--gradient_accumulation_steps", 1, "--max_steps", UPDATES]

@@ -5,23 +5,17 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from diffsynth.diffusion import FlowMatchScheduler
 from diffsynth.diffusion.loss import FlowMatchSFTLoss
 from diffsynth.pipelines.wan_video import WanVideoPipeline, model_fn_wan_video
 from safetensors.torch import save_file
 
 from motion_depth.clips.noise import clip_noise
-from motion_depth.model import wan
+from motion_depth.latents import WAN22
+from motion_depth.model.backbone import pad_contexts
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
-from motion_depth.model.wan import (
-    ClipEncoder,
-    MotionDepthModel,
-    add_noise,
-    dit_forward,
-    encode_prompts,
-    load_pipeline,
-    pad_contexts,
-)
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.motion_depth import MotionDepthModel, add_noise
+from motion_depth.model.wan import Wan, WanEncoder
 
 TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
 
@@ -47,7 +41,7 @@ def test_dit_forward_is_the_librarys(small_dit):
         context=data["context"],
         fuse_vae_embedding_in_latents=True,
     )
-    ours, features = dit_forward(small_dit, data["latents"], torch.tensor([384.0]), data["context"], taps=(1, 5))
+    ours, features = small_dit.forward_with_taps(data["latents"], torch.tensor([384.0]), data["context"], taps=(1, 5))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert len(features.taps) == 2
 
@@ -60,24 +54,25 @@ def test_the_timestep_is_rounded_as_in_stock_inference(small_dit):
     theirs = model_fn_wan_video(
         small_dit, latents=latents, timestep=timestep.bfloat16(), context=context, fuse_vae_embedding_in_latents=True
     )
-    ours, _ = dit_forward(small_dit, latents, timestep, context)
+    ours, _ = small_dit.forward_with_taps(latents, timestep, context)
     assert torch.equal(ours, theirs)
 
 
-def test_the_flow_loss_weighs_a_timestep_as_the_librarys_scheduler_does(small_dit, small_heads):
-    model = MotionDepthModel(small_dit, small_heads, train_dit=False)
+def test_the_flow_loss_weighs_a_timestep_as_the_librarys_scheduler_does(small_dit):
+    scheduler = FlowMatchScheduler("Wan")
+    scheduler.set_timesteps(1000, training=True)
     sigma = torch.rand(200, generator=torch.Generator().manual_seed(0))
-    theirs = torch.stack([model.scheduler.training_weight(timestep) for timestep in sigma * 1000])
-    assert torch.equal(model.flow_weight(sigma), theirs)
+    theirs = torch.stack([scheduler.training_weight(timestep) for timestep in sigma * 1000])
+    assert torch.equal(small_dit.flow_weight(sigma), theirs)
 
 
 def test_reading_taps_leaves_the_dits_output_bit_identical(small_dit):
     data = inputs()
-    arguments = (small_dit, data["latents"], torch.tensor([384.0]), data["context"])
-    plain, _ = dit_forward(*arguments)
-    tapped, features = dit_forward(*arguments, taps=(0, 2, 5))
+    arguments = (data["latents"], torch.tensor([384.0]), data["context"])
+    plain, _ = small_dit.forward_with_taps(*arguments)
+    tapped, features = small_dit.forward_with_taps(*arguments, taps=(0, 2, 5))
     assert torch.equal(plain, tapped)
-    velocity, early = dit_forward(*arguments, taps=(0, 2), velocity=False)
+    velocity, early = small_dit.forward_with_taps(*arguments, taps=(0, 2), velocity=False)
     assert velocity is None
     assert all(torch.equal(one, other) for one, other in zip(early.taps, features.taps, strict=False))
 
@@ -126,7 +121,8 @@ def test_flow_loss_is_the_librarys(small_dit, small_heads, monkeypatch, timestep
         fuse_vae_embedding_in_latents=True,
     )
     model = MotionDepthModel(small_dit, small_heads, train_dit=False)
-    model.scheduler = pipe.scheduler  # the grid with that one step made exact
+    grid = torch.stack([pipe.scheduler.timesteps, pipe.scheduler.linear_timesteps_weights])
+    small_dit.__dict__["_grid"] = grid  # with that one step made exact
     data["sigma"] = exact[None] / 1000
     torch.testing.assert_close(model(**data, with_flow=True)["flow_loss"][0], theirs, rtol=1e-5, atol=1e-6)
 
@@ -224,10 +220,9 @@ def test_lora_trains_where_bf16_weights_would_stall(small_dit, small_heads):
 
 def test_lora_round_trips_into_a_stock_pipeline(tiny_wan, tmp_path):
     """Saved LoRA, loaded by the library's own `load_lora`, gives the DiT that was trained."""
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    trained = load_pipeline(files, ("dit",), torch.float32, "cpu").dit
-    stock = load_pipeline(files, ("dit",), torch.float32, "cpu")
+    backbone = Wan.in_folder(tiny_wan)
+    trained = backbone.load_dit(torch.float32, "cpu")
+    stock = backbone.load_pipeline(("dit",), torch.float32, "cpu")
     add_lora(trained, 4, TARGETS)
     torch.manual_seed(5)
     with torch.no_grad():
@@ -235,18 +230,18 @@ def test_lora_round_trips_into_a_stock_pipeline(tiny_wan, tmp_path):
             if ".lora_" in name:
                 parameter.normal_(std=0.05)
     save_file(lora_state_dict(trained), tmp_path / "lora.safetensors")
-    data = inputs(text_dim=trained.text_embedding[0].in_features)
+    data = inputs(text_dim=trained.text_dim)
     arguments = (data["latents"], torch.tensor([500.0]), data["context"])
-    before, _ = dit_forward(stock.dit, *arguments)
+    before, _ = stock.dit.forward_with_taps(*arguments)
     stock.load_lora(stock.dit, str(tmp_path / "lora.safetensors"))
-    ours, theirs = dit_forward(trained, *arguments)[0], dit_forward(stock.dit, *arguments)[0]
+    ours, theirs = trained.forward_with_taps(*arguments)[0], stock.dit.forward_with_taps(*arguments)[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     assert (before - theirs).abs().max() > 0.01
 
-    again = load_pipeline(files, ("dit",), torch.float32, "cpu").dit
+    again = backbone.load_dit(torch.float32, "cpu")
     add_lora(again, 4, TARGETS)
     load_lora(again, lora_state_dict(trained), "x")
-    assert torch.equal(dit_forward(again, *arguments)[0], ours)
+    assert torch.equal(again.forward_with_taps(*arguments)[0], ours)
 
 
 def test_bad_lora_is_refused(small_dit):
@@ -261,50 +256,51 @@ def test_bad_lora_is_refused(small_dit):
 
 
 def test_contexts_are_padded_as_the_pipeline_does(tiny_wan):
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+    pipe = Wan.in_folder(tiny_wan).load_pipeline(("dit", "text_encoder", "vae"), torch.float32, "cpu")
     from diffsynth.pipelines.wan_video import WanVideoUnit_PromptEmbedder
 
-    encoder = ClipEncoder(pipe)
+    encoder = WanEncoder(pipe)
     prompts = ["A ball rolls.", "A longer sentence about two dominoes that fall over one after the other."]
     padded = pad_contexts([encoder.prompt(prompt) for prompt in prompts])
     for row, prompt in zip(padded, prompts, strict=True):
         with torch.no_grad():
-            theirs = WanVideoUnit_PromptEmbedder().encode_prompt(pipe, prompt)
-        assert torch.equal(row, theirs[0])
+            theirs = WanVideoUnit_PromptEmbedder().encode_prompt(pipe, prompt)[0]
+        assert torch.equal(row, theirs[: len(row)])
+        assert not theirs[len(row) :].any()
+    latents, timestep = inputs(b=2)["latents"], torch.tensor([200.0, 500.0])
+    whole = torch.nn.functional.pad(padded, (0, 0, 0, WAN22.text_tokens - padded.shape[1]))
+    ours, theirs = (pipe.dit.forward_with_taps(latents, timestep, context)[0] for context in (padded, whole))
+    assert torch.equal(ours, theirs)
     assert len(encoder.prompt(prompts[0])) < len(encoder.prompt(prompts[1])) < 512
 
 
 def test_prompts_encoded_beforehand_are_the_same_and_leave_no_text_encoder(tiny_wan, monkeypatch):
-    files, loaded = WanFiles.in_folder(tiny_wan), []
-    check_weights(files)
+    backbone, loaded, original = Wan.in_folder(tiny_wan), [], Wan.load_pipeline
 
-    def load(*arguments):
-        pipe = load_pipeline(*arguments)
-        loaded.append((arguments[1], weakref.ref(pipe.text_encoder)))
+    def load(self, parts, *arguments):
+        pipe = original(self, parts, *arguments)
+        loaded.append((parts, weakref.ref(pipe.text_encoder)))
         return pipe
 
-    monkeypatch.setattr(wan, "load_pipeline", load)
-    contexts = encode_prompts(files, ["A ball rolls.", "A duck.", "A ball rolls."], torch.float32, "cpu")
+    monkeypatch.setattr(Wan, "load_pipeline", load)
+    contexts = backbone.encode_prompts(["A ball rolls.", "A duck.", "A ball rolls."], torch.float32, "cpu")
     ((parts, text_encoder),) = loaded
     assert parts == ("text_encoder",)
     assert text_encoder() is None
-    both = ClipEncoder(load_pipeline(files, ("text_encoder", "vae"), torch.float32, "cpu"))
+    monkeypatch.undo()
+    both = backbone.load_encoder(("text_encoder", "vae"), torch.float32, "cpu")
     assert list(contexts) == ["A ball rolls.", "A duck."]
     assert all(torch.equal(context, both.prompt(prompt)) for prompt, context in contexts.items())
-    without = ClipEncoder(load_pipeline(files, ("vae",), torch.float32, "cpu"), contexts)
+    without = backbone.load_encoder(("vae",), torch.float32, "cpu", contexts)
     assert torch.equal(without.prompt("A duck."), both.prompt("A duck."))
 
 
 def test_encoded_frames_are_what_the_pipelines_units_encode(tiny_wan):
     from PIL import Image
 
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+    pipe = Wan.in_folder(tiny_wan).load_pipeline(("dit", "text_encoder", "vae"), torch.float32, "cpu")
     frames = torch.randint(0, 256, (9, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    latents, first = ClipEncoder(pipe).frames(frames[None])
+    latents, first = WanEncoder(pipe).frames(frames[None])
     video = pipe.preprocess_video([Image.fromarray(frame.numpy()) for frame in frames])
     with nullcontext() if torch.is_inference_mode_enabled() else torch.no_grad():
         theirs = pipe.vae.encode(video, device="cpu")

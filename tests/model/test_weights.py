@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset
-from motion_depth.model import wan
-from motion_depth.model.wan import encode_prompts, load_pipeline
-from motion_depth.model.weights import WanFiles, check_lora_targets, check_weights, read_shapes
+from motion_depth.model.lora import check_lora_targets
+from motion_depth.model.wan import Wan
+from motion_depth.model.weights import WanFiles, check_weights, read_shapes
 from motion_depth.tiny.model import TEXT_ENCODER_FILE, VAE_FILE
 from motion_depth.training import prepare as source
 from tests.support.processes import in_processes
@@ -97,18 +97,17 @@ def test_files_of_each_others_parts_are_told(pickled):
 
 
 def test_lora_targets_are_looked_for_among_linear_layers(tiny_wan):
-    files = WanFiles.in_folder(tiny_wan)
-    check_lora_targets(files, ("q", "ffn.0"))
+    layers = Wan.in_folder(tiny_wan).linear_layers()
+    check_lora_targets(layers, ("q", "ffn.0"))
     with pytest.raises(ValueError, match="--lora_target_modules norm_q,bias: no linear layer"):
-        check_lora_targets(files, ("q", "norm_q", "bias"))
+        check_lora_targets(layers, ("q", "norm_q", "bias"))
 
 
 def test_an_archive_is_loaded_once(tiny_wan, pickled, loads):
-    check_weights(WanFiles.in_folder(pickled))
     prompts = ["A ball rolls.", "A duck."]
-    found = encode_prompts(WanFiles.in_folder(pickled), prompts, torch.float32, "cpu")
+    found = Wan.in_folder(pickled).encode_prompts(prompts, torch.float32, "cpu")
     assert [name for name, device in loads if device != "meta"] == [T5]
-    expected = encode_prompts(WanFiles.in_folder(tiny_wan), prompts, torch.float32, "cpu")
+    expected = Wan.in_folder(tiny_wan).encode_prompts(prompts, torch.float32, "cpu")
     assert all(torch.equal(found[prompt], expected[prompt]) for prompt in prompts)
 
 
@@ -119,22 +118,22 @@ def run_settings(cache_path: Path | None) -> Namespace:
     return Namespace(mixed_precision="no", val_clips=1, cache_path=cache_path, dataset_num_workers=0, cache_only=False)
 
 
-def prepare(accelerator, scenes, csv, files, cache_path) -> tuple:
+def prepare(accelerator, scenes, csv, backbone, cache_path) -> tuple:
     """What `prepare_data` returns, and the parts that it loaded; nothing keeps a text encoder when it is done."""
     dataset = MotionDepthDataset(scenes, csv, make_operator(scenes, 96, 96, num_frames=5), reduce=reduce_item)
-    loaded, text_encoders = [], []
+    loaded, text_encoders, original = [], [], Wan.load_pipeline
 
-    def load(files, parts, *arguments):
+    def load(self, parts, *arguments):
         assert not any(each() for each in text_encoders), "the text encoder is still there"
-        pipe = load_pipeline(files, parts, *arguments)
+        pipe = original(self, parts, *arguments)
         loaded.extend(parts)
         if "text_encoder" in parts:
             text_encoders.append(weakref.ref(pipe.text_encoder))
         return pipe
 
-    source.load_pipeline = wan.load_pipeline = load  # of a process that ends with this
+    Wan.load_pipeline = load  # of a process that ends with this
     settings = run_settings(cache_path)
-    found = source.prepare_data(settings, accelerator, dataset, dataset, files, range(4), torch.device("cpu"))
+    found = source.prepare_data(settings, accelerator, dataset, dataset, backbone, range(4), torch.device("cpu"))
     assert not any(each() for each in text_encoders)
     return found, loaded
 
@@ -143,12 +142,11 @@ def prepare(accelerator, scenes, csv, files, cache_path) -> tuple:
 def test_one_process_loads_the_text_encoder_and_all_have_its_contexts(
     tiny_wan, demo_scenes, demo_csv, tmp_path, cached
 ):
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
+    backbone = Wan.in_folder(tiny_wan)
 
     def job(accelerator):
         (samples, encoder, (held_out, _), _), loaded = prepare(
-            accelerator, demo_scenes, demo_csv, files, tmp_path / "cache" if cached else None
+            accelerator, demo_scenes, demo_csv, backbone, tmp_path / "cache" if cached else None
         )
         sample = samples[0]
         context = sample.context if cached else encoder.prompt(sample.prompt)
@@ -157,7 +155,7 @@ def test_one_process_loads_the_text_encoder_and_all_have_its_contexts(
     first, second = in_processes(job, [2])
     assert first[0] == ["dit", "text_encoder", "vae"]
     assert second[0] == ["dit", "vae"]
-    expected = encode_prompts(files, [first[1]], torch.float32, "cpu")[first[1]].numpy()
+    expected = backbone.encode_prompts([first[1]], torch.float32, "cpu")[first[1]].numpy()
     assert first[1] == second[1]
     for found in (first, second):
         assert (found[2] == expected).all()

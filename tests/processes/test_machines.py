@@ -144,9 +144,7 @@ def test_other_settings_on_a_machine_are_refused_even_those_that_a_continuation_
 
 
 @pytest.fixture
-def setup(tmp_path, monkeypatch) -> CacheSetup:
-    monkeypatch.setattr(source, "load_pipeline", lambda files, parts, *_: parts)
-    monkeypatch.setattr(source, "ClipEncoder", lambda parts: encoders.append((parts, FakeEncoder())) or encoders[-1][1])
+def setup(tmp_path) -> CacheSetup:
     encoders.clear()
     return CacheSetup(tmp_path / "a")
 
@@ -154,10 +152,16 @@ def setup(tmp_path, monkeypatch) -> CacheSetup:
 encoders: list = []  # of the process that asks
 
 
+class FakeBackbone:
+    def load_encoder(self, parts, *_) -> FakeEncoder:
+        encoders.append((parts, FakeEncoder()))
+        return encoders[-1][1]
+
+
 def fill(accelerator, setup: CacheSetup) -> tuple[int, int]:
     """Clips and prompts that this process encodes; afterwards it knows all clips without looking."""
     job = setup.job()
-    (samples,) = source.fill_caches(accelerator, [(job, range(100))], None, torch.bfloat16, 0)
+    (samples,) = source.fill_caches(accelerator, [(job, range(100))], FakeBackbone(), torch.bfloat16, 0)
     identity.stamp = None  # of a process that ends with this
     assert len(job.known) == CLIPS
     assert all(samples[position].latents is not None for position in range(CLIPS))

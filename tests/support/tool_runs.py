@@ -8,8 +8,8 @@ from motion_depth.checkpoints.checkpoint import write_checkpoint
 from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.model.lora import add_lora
-from motion_depth.model.wan import MotionDepthModel, load_pipeline
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.wan import Wan
 from motion_depth.readouts.readout import Statistics
 from tests.support.quantities import statistics_of
 from tools import evaluate, generate
@@ -21,9 +21,9 @@ TRAINING = {"step": 1, "clips": 1, "processes": 1, "wandb_run_id": None, "best_s
             "health": {"skipped": 0, "in_row": 0, "norms": []}}  # fmt: skip
 
 
-def load(files: WanFiles, *parts: str):
+def load(backbone: Wan, *parts: str):
     """The tiny model in float32; all of it, or some parts."""
-    return load_pipeline(files, parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
+    return backbone.load_pipeline(parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
 
 
 def config_of(heads: HeadConfig, statistics: Statistics, folder: Path) -> dict:
@@ -35,14 +35,13 @@ def config_of(heads: HeadConfig, statistics: Statistics, folder: Path) -> dict:
     return model_config(heads, statistics, LORA, run) | {"training": TRAINING}
 
 
-def make_checkpoint(folder: Path, files: WanFiles) -> Path:
+def make_checkpoint(folder: Path, backbone: Wan) -> Path:
     """A checkpoint with LoRA for clips of SIZE x SIZE x FRAMES; every weight that starts at zero is given a value."""
     torch.manual_seed(0)
-    arguments = check_weights(files)["dit"]
-    config = HeadConfig(arguments["dim"], tap_blocks(arguments["num_layers"], (0.3, 0.6)), **HEAD_SIZES["small"])
+    config = HeadConfig(backbone.dim, tap_blocks(backbone.num_blocks, (0.3, 0.6)), **HEAD_SIZES["small"])
     statistics = statistics_of(size=SIZE)
     heads = MotionDepthHeads(config, statistics)
-    dit = add_lora(load(files, "dit").dit, LORA.rank, LORA.target_modules)
+    dit = add_lora(load(backbone, "dit").dit, LORA.rank, LORA.target_modules)
     for name, parameter in [*heads.named_parameters(), *dit.named_parameters()]:
         if ".out." in name or ".lora_B." in name:
             torch.nn.init.normal_(parameter.data, std=0.05)

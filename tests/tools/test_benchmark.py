@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from motion_depth.model.wan import CHECKPOINTING as POLICIES
+from motion_depth.model.backbone import CHECKPOINTING as POLICIES
 from tests.support.runs import ROOT, must_run, run_python
 from tools.benchmark import check, parse_arguments
 from tools.benchmarks.memory import count_step

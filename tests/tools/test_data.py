@@ -11,11 +11,11 @@ from diffsynth.pipelines.wan_video import WanVideoPipeline
 
 from motion_depth.doctor.record import VERSION, fingerprints
 from motion_depth.generation import outputs as presentation
+from motion_depth.model.backbone import Backbone
 from tests.support.runs import ROOT, run_python
 from tests.support.scene_files import gliding, write_scene
 from tests.support.tool_runs import FRAMES, SIZE, run_evaluate, run_generate
 from tools import evaluate as evaluate_tool
-from tools import generate as generate_tool
 
 FIRST = 100  # number of the scenes' first frame
 GENERATE_FAST = ("--num_inference_steps", 2, "--read_steps", 2)
@@ -90,8 +90,7 @@ def test_a_recorded_check_that_contradicts_the_checkpoint_names_the_flag(data, e
     one = ["--scene", "b", "--prompt", "It glides."]
     expected = r"Pass --motion_direction forward; or --trust_data .*as in training"
     with monkeypatch.context() as patch:
-        for tool in (evaluate_tool, generate_tool):
-            patch.setattr(tool, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
+        patch.setattr(Backbone, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
         with pytest.raises(ValueError, match=expected):
             evaluated(base, csv, "o")
         with pytest.raises(ValueError, match=expected):
@@ -123,8 +122,7 @@ def test_scenes_are_checked_before_models_load_and_all_problems_are_told(data, e
     base, csv = data("scenes", 1)
     (base / f"a/rgb/step_{FIRST + 3:04d}.png").unlink()
     np.save(base / f"b/distance_to_camera/{FIRST + 5:04d}.npy", np.zeros((3, 3), np.float32))
-    for tool in (evaluate_tool, generate_tool):
-        monkeypatch.setattr(tool, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Backbone, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
     expected = r"(?s)scenes\.csv: 2 problems\n  row 1: .*a/rgb.*\n  row 2: .*0105\.npy"
     with pytest.raises(ValueError, match=expected):
         evaluated(base, csv, "o")

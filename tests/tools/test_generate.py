@@ -8,10 +8,10 @@ from diffsynth.core import load_state_dict
 from PIL import Image
 
 from motion_depth.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from motion_depth.model.backbone import Backbone
 from motion_depth.pictures.media import read_picture, read_video, write_png, write_video
 from tests.support.runs import ROOT, run_python
 from tests.support.tool_runs import FRAMES, SIZE, run_evaluate, run_generate
-from tools import generate as generate_tool
 
 GENERATE = ROOT / "tools/generate.py"
 FILES = {"video.mp4", "motion.mp4", "depth.mp4", "panel.mp4", "panel.png", "motion.npz", "depth.npz", "run.json"}
@@ -116,7 +116,7 @@ def test_a_scene_is_generated_and_compared(flags, demo_scenes, tmp_path):
 def test_mistakes_are_told_before_any_model_is_loaded(
     flags, first_frame, lora_checkpoint, demo_scenes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(generate_tool, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Backbone, "encode_prompts", lambda *_: pytest.fail("a model was loaded"))
     first_frame.save(tmp_path / "ball.png")
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "text.png").write_text("no picture")

@@ -12,8 +12,7 @@ from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.checkpoints.models import LORA_FILE, load_model, read_lora_config
 from motion_depth.generation.sample import load_fused
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
-from motion_depth.model.wan import load_pipeline
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.wan import Wan
 from tests.support.inprocess import train
 from tests.support.runs import SMALL, SMALL_STAGE_2, weights
 
@@ -57,13 +56,13 @@ def test_only_blocks_up_to_the_last_tap_get_lora_and_all_of_it_trains(off):
 
 
 def test_evaluation_and_generation_load_it(off, tiny_wan):
-    found, files = read_checkpoint(off / "final"), WanFiles.in_folder(tiny_wan)
-    text_dim = check_weights(files)["dit"]["text_dim"]
+    found, backbone = read_checkpoint(off / "final"), Wan.in_folder(tiny_wan)
+    text_dim = backbone.arguments["dit"]["text_dim"]
     generator = torch.Generator().manual_seed(0)
     latents, context = (torch.randn(shape, generator=generator) for shape in ((1, 48, 2, 4, 4), (1, 512, text_dim)))
     predictions = []
     for apply in (lambda pipe: load_model(found, pipe.dit, "cpu"), lambda pipe: load_fused(found, pipe)):
-        model = apply(load_pipeline(files, ("dit",), torch.float32, "cpu"))
+        model = apply(backbone.load_pipeline(("dit",), torch.float32, "cpu"))
         predictions.append(model(latents, latents[:, :, :1], context, latents, torch.tensor([0.5])))
     torch.testing.assert_close(predictions[0]["motion"], predictions[1]["motion"], rtol=1e-3, atol=1e-4)
 

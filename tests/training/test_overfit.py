@@ -10,8 +10,8 @@ from motion_depth.clips.dataset import create_motion_data_operator
 from motion_depth.clips.noise import clip_noise
 from motion_depth.evaluation.scores import metrics_of, score_frames
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, example_features, tap_blocks
-from motion_depth.model.wan import ClipEncoder, MotionDepthModel, load_pipeline, pad_contexts
-from motion_depth.model.weights import WanFiles, check_weights
+from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.wan import Wan, WanEncoder
 from motion_depth.readouts.losses import head_losses
 from motion_depth.readouts.statistics import measure, neutral
 from motion_depth.readouts.targets import Targets
@@ -21,12 +21,10 @@ from motion_depth.readouts.targets import Targets
 def test_heads_overfit_one_clip(demo_scenes, tiny_wan, kind):
     torch.manual_seed(0)
     clip = create_motion_data_operator(demo_scenes, 96, 96, 9, frame_stride=1)(("test_ball_collide/env_0/0/0", 2))
-    files = WanFiles.in_folder(tiny_wan)
-    check_weights(files)
-    pipe = load_pipeline(files, ("dit", "text_encoder", "vae"), torch.float32, "cpu")
-    encoder = ClipEncoder(pipe)
+    pipe = Wan.in_folder(tiny_wan).load_pipeline(("dit", "text_encoder", "vae"), torch.float32, "cpu")
+    encoder = WanEncoder(pipe)
     latents, first = encoder.frames(clip.frames[None])
-    context = pad_contexts([encoder.prompt("A ball hits a ball.")])
+    context = encoder.prompt("A ball hits a ball.")[None]
     targets = Targets.stack([pack_targets(clip)]).to("cpu")
     statistics = measure([pack_targets(clip)])
     config = HeadConfig(pipe.dit.dim, tap_blocks(len(pipe.dit.blocks)), kind, **HEAD_SIZES["small"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from motion_depth.clips.batch import Sample, pack_targets, reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset
+from motion_depth.latents import WAN22
 from motion_depth.training.preflight import check_distinct, check_shared_memory, sample_bytes
 from tests.support.scene_files import make_operator, plain_scene
 
@@ -34,10 +35,10 @@ def test_a_samples_bytes_are_those_of_its_tensors(tmp_path):
     clip = make_operator(tmp_path)("scene")
     sample = reduce_item({"video": clip, "position": 0, "window": 0, "prompt": ""})
     frames, height, width = clip.depth.shape
-    assert sample_bytes(frames, height, width, encoded=False, float_bytes=2) == total_bytes(sample)
+    assert sample_bytes(WAN22, frames, height, width, encoded=False, float_bytes=2) == total_bytes(sample)
     latents = torch.zeros(48, 1 + (frames - 1) // 4, height // 16, width // 16, dtype=torch.bfloat16)
     sample = Sample(0, "scene", 0, "", pack_targets(clip), latents=latents, first=latents[:, :1].clone())
-    assert sample_bytes(frames, height, width, encoded=True, float_bytes=2) == total_bytes(sample)
+    assert sample_bytes(WAN22, frames, height, width, encoded=True, float_bytes=2) == total_bytes(sample)
 
 
 def two_lists(folder, train: str, held_out: str) -> list[MotionDepthDataset]:
@@ -100,9 +101,9 @@ def test_a_container_with_dockers_64_mb_is_refused_with_what_to_do(free):
         r"with --shm-size=1g or more \(docker, podman\), or use --dataset_num_workers 0$"
     )
     with pytest.raises(ValueError, match=expected):
-        check_shared_memory(settings(), free(67.1))
+        check_shared_memory(settings(), WAN22, free(67.1))
     with pytest.raises(ValueError, match=r"--dataset_num_workers 2$"):
-        check_shared_memory(settings(), free(500))
+        check_shared_memory(settings(), WAN22, free(500))
 
 
 @pytest.mark.parametrize(
@@ -117,18 +118,18 @@ def test_a_container_with_dockers_64_mb_is_refused_with_what_to_do(free):
     ],
 )
 def test_how_much_is_needed(free, changes, needed):
-    check_shared_memory(settings(**changes), free(needed + 0.1))
+    check_shared_memory(settings(**changes), WAN22, free(needed + 0.1))
     with pytest.raises(ValueError, match=re.escape(f"{needed / 1e3:.2f} GB ready")):
-        check_shared_memory(settings(**changes), free(needed - 0.1))
+        check_shared_memory(settings(**changes), WAN22, free(needed - 0.1))
 
 
 def test_the_processes_of_a_machine_share_it(free, monkeypatch):
     folder = free(5800)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     with pytest.raises(ValueError, match=r"5.86 GB ready .* --shm-size=6g"):
-        check_shared_memory(settings(), folder)
+        check_shared_memory(settings(), WAN22, folder)
 
 
 def test_nothing_is_asked_where_no_process_hands_over(free, tmp_path):
-    check_shared_memory(settings(dataset_num_workers=0), free(0))
-    check_shared_memory(settings(), tmp_path / "no such folder")
+    check_shared_memory(settings(dataset_num_workers=0), WAN22, free(0))
+    check_shared_memory(settings(), WAN22, tmp_path / "no such folder")

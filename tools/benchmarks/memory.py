@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from motion_depth.model.lora import add_lora
-from motion_depth.model.wan import MotionDepthModel
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.training import memory
 from tools.benchmarks.models import Preset, build_heads, build_parts
 from tools.benchmarks.stock import LORA_TARGETS

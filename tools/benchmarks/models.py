@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from diffsynth.configs import MODEL_CONFIGS
 from diffsynth.diffusion import FlowMatchScheduler
-from diffsynth.models.wan_video_dit import WanModel
 from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTextEncoder
 from diffsynth.models.wan_video_vae import WanVideoVAE38
 from diffsynth.pipelines.wan_video import WanVideoPipeline
@@ -21,8 +20,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from motion_depth.latents import WAN22
+from motion_depth.model.backbone import new_tensors_in
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
-from motion_depth.model.wan import MotionDepthModel, count_operations
+from motion_depth.model.motion_depth import MotionDepthModel, count_operations
+from motion_depth.model.wan import WanDit
 from motion_depth.readouts.statistics import neutral
 from motion_depth.tiny.model import build_tokenizer, dit_arguments
 from motion_depth.tiny.vae import TinyWanVideoVAE38
@@ -52,11 +53,6 @@ class Preset:
     height: int
     width: int
     num_frames: int
-
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        """(f, h, w) of the DiT's tokens."""
-        return WAN22.token_grid(self.num_frames, self.height, self.width)
 
 
 PRESETS = {
@@ -95,19 +91,13 @@ def build_parts(
 ) -> dict[str, nn.Module]:
     """Some of the DiT, text encoder and VAE, frozen, with random weights drawn on the device."""
     build = {
-        "dit": lambda: WanModel(**preset.dit),
+        "dit": lambda: WanDit(**preset.dit),
         "text_encoder": lambda: WanTextEncoder(**preset.text_encoder),
         "vae": lambda: WanVideoVAE38() if preset.vae is None else TinyWanVideoVAE38(**preset.vae),
     }
     torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            parts = {name: build[name]() for name in names}
-    finally:
-        torch.set_default_dtype(before)
-    return {name: part.to(dtype).eval().requires_grad_(False) for name, part in parts.items()}
+    with new_tensors_in(dtype), torch.device(device):
+        return {name: build[name]().eval().requires_grad_(False) for name in names}
 
 
 def build_pipeline(
@@ -146,7 +136,7 @@ def count_parts(preset: Preset) -> dict[str, int]:
     """
     parts = build_parts(preset, "meta", torch.float32)
     model = MotionDepthModel(parts["dit"], build_heads(preset).to("meta"), train_dit=False)
-    counted = count_operations(model, preset.grid)
+    counted = count_operations(model, preset.num_frames, preset.height, preset.width)
     share = (max(model.heads.config.taps) + 1) / preset.dit["num_layers"]
     vae = parts["vae"]
     vae.scale = [torch.zeros(vae.z_dim, device="meta")] * 2

@@ -16,7 +16,8 @@ from motion_depth.cache.encode import encode_missing
 from motion_depth.clips.batch import Batch
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
-from motion_depth.model.wan import ClipEncoder, MotionDepthModel
+from motion_depth.model.backbone import Encoder
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.statistics import neutral
@@ -30,7 +31,7 @@ WEIGHTS = {part: ["benchmark"] for part in ("vae", "text_encoder", "tokenizer")}
 
 
 def fill_cache(
-    folder: Path, dataset: MotionDepthDataset, encoder: ClipEncoder, dtype: torch.dtype, clips: int
+    folder: Path, dataset: MotionDepthDataset, encoder: Encoder, dtype: torch.dtype, clips: int
 ) -> tuple[CachedDataset, float]:
     """Encodes the first clips of the sequence; their dataset, and seconds per clip."""
     cache = ClipCache(folder, dataset, WEIGHTS, dtype)
@@ -41,7 +42,7 @@ def fill_cache(
 
 
 def batches(
-    dataset: Any, encoder: ClipEncoder | None, steps: int, batch_size: int, workers: int, device: torch.device,
+    dataset: Any, encoder: Encoder | None, steps: int, batch_size: int, workers: int, device: torch.device,
     dtype: torch.dtype, stage: int, clips: int,
 ) -> BatchLoader:  # fmt: skip
     """As the script's: a batch of positions per step, from the first `clips` of the sequence again and again."""
