@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+MADE_UP = "A physics scene"  # how a prompt begins where the name does not read
 WORDS = {  # by a letter for their kind: thing, stuff, verb, place, joint
     "t": """apple ball balloon barrel basket bin block board book bottle bowl box bucket can car card cart chain chair
         cloth coin cone crate cube cup cylinder disk domino door duck egg fan figure floor funnel gear hammer hoop house
@@ -51,7 +52,7 @@ def make_prompt(scene: str, base_name: str) -> str:
     kinds = "".join(KINDS.get(word, "u" if word.endswith("s") else "?") for word in words)
     found = CLAUSE.fullmatch(kinds)
     if found is None or not found[1] + found[2]:
-        return f"A physics scene: {' '.join(words)}." if words else "A physics scene."
+        return f"{MADE_UP}: {' '.join(words)}." if words else f"{MADE_UP}."
     (subject, verb, rest), start = found.groups(), found.end(1)
     phrases = [phrase(words[:start], subject) if subject else "an object"]  # "roll_behind_box"
     phrases += [STATES.get(word, word) for word in words[start : start + len(verb)]]

@@ -10,7 +10,7 @@ import numpy as np
 from motion_depth.data.findings import Finding
 from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.convention import Verdict, describe, differing, flags, flags_or_all
-from motion_depth.doctor.edges import depth_offset
+from motion_depth.doctor.depth import depth_offset
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from motion_depth.data.findings import Finding
 from motion_depth.data.layouts import list_scene
 from motion_depth.data.scene import DEPTH, KINDS, MOTION, RGB, Scene
-from motion_depth.doctor.depth import depth_kind
-from motion_depth.doctor.edges import weigh_edges
+from motion_depth.doctor.depth import depth_kind, weigh_edges
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.scene_rules import scene_rules
 from motion_depth.doctor.table import SPEEDS, depth_row, grid, left_out_row, make_table, motion_row, picture_row

@@ -57,20 +57,20 @@ def record_path(metadata_path: str | Path) -> Path:
     return path.with_name(path.stem + SUFFIX)
 
 
-def fingerprint(base_path: str | Path, name: str) -> str:
-    """Of a scene's motion files, the same of a copy; "" if there are none that can be read."""
-    scene, _ = list_scene(base_path, name)
-    paths = sorted(set(scene.files[MOTION].values())) if scene else []
-    try:
-        return sample_digest(paths, sampled(paths)) if paths else ""
-    except (OSError, ValueError):
-        return ""
-
-
 def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]:
+    """Of each scene's motion files, the same of a copy; "" if there are none that can be read."""
+
+    def fingerprint(name: str) -> str:
+        scene, _ = list_scene(base_path, name)
+        paths = sorted(set(scene.files[MOTION].values())) if scene else []
+        try:
+            return sample_digest(paths, sampled(paths)) if paths else ""
+        except (OSError, ValueError):
+            return ""
+
     names = list(dict.fromkeys(scenes))
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(names, pool.map(lambda name: fingerprint(base_path, name), names), strict=True))
+        return dict(zip(names, pool.map(fingerprint, names), strict=True))
 
 
 def write_record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def percent(value: float) -> str:
     return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
 
 
-def _or_dash(how):
+def _or_dash(how: Callable[[float], str]) -> Callable[[float], str]:
     return lambda value: "–" if math.isnan(value) else how(value)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from motion_depth.data.findings import Finding, Severity, some
+from motion_depth.data.prompts import MADE_UP
 from motion_depth.files.atomic import expect_file
 from motion_depth.files.tables import column_names, column_problem, field_problem, parse_csv
 from motion_depth.latents import WAN22
 
 MAX_TOKENS = WAN22.text_tokens  # the text encoder cuts what is longer, without a word
 CHARACTERS_PER_TOKEN = 4  # of English, about
-MADE_UP = "A physics scene"  # how make_prompt begins where it cannot read a folder's name
 UNDECODABLE = "[\udc80-\udcff]"  # bytes that are no UTF-8 travel so, and the row that they stand in can be named
 
 CountTokens = Callable[[str], int]
@@ -55,7 +55,7 @@ def _read(data: bytes, rows: list[dict[str, str]], count_tokens: CountTokens | N
     if not lines:
         yield "error", "csv_empty", "found an empty file, expected the columns video and prompt", None, ""
         return
-    columns = column_names(lines)
+    columns, numbers = column_names(lines), []
     if problem := column_problem(columns):
         yield "error", "csv_columns", problem, None, ""
         return
@@ -63,12 +63,13 @@ def _read(data: bytes, rows: list[dict[str, str]], count_tokens: CountTokens | N
         if len(line) != len(columns):
             yield "error", "csv_fields", field_problem(line, columns), number, ""
             continue
+        numbers.append(number)
         rows.append({name: field.strip() for name, field in zip(columns, line, strict=True)})
         for severity, code, message in _row_problems(rows[-1]["video"], rows[-1]["prompt"], count_tokens):
             yield severity, code, message, number, rows[-1]["video"]
     if len(lines) == 1:
         yield "error", "csv_empty", "found no row below the header, expected one for each scene", None, ""
-    yield from _compare(rows)
+    yield from _compare(numbers, rows)
 
 
 def _row_problems(video: str, prompt: str, count_tokens: CountTokens | None) -> Iterator[tuple[Severity, str, str]]:
@@ -91,16 +92,16 @@ def _row_problems(video: str, prompt: str, count_tokens: CountTokens | None) -> 
         yield "warning", "prompt_long", f"the prompt has about {about} tokens; {rest}. --tokenizer_path counts exactly"
 
 
-def _compare(rows: list[dict[str, str]]) -> Iterator[Problem]:
+def _compare(numbers: list[int], rows: list[dict[str, str]]) -> Iterator[Problem]:
     same, shared = defaultdict(list), defaultdict(set)
-    for number, row in enumerate(rows, start=1):
+    for number, row in zip(numbers, rows, strict=True):
         video = str(PurePosixPath(row["video"]))
         same[row["video"] and video, row["prompt"]].append(number)
         shared[row["prompt"]].add(video)
-    for (video, _), numbers in same.items():
-        if video and len(numbers) > 1:
-            message = f"the same scene with the same prompt as in row {numbers[0]}; it counts double in training"
-            yield "warning", "row_twice", message, numbers[1], video
+    for (video, _), places in same.items():
+        if video and len(places) > 1:
+            message = f"the same scene with the same prompt as in row {places[0]}; it counts double in training"
+            yield "warning", "row_twice", message, places[1], video
     for prompt, videos in shared.items():
         if prompt and len(videos) > 1:
             message = f"{len(videos)} scenes share the prompt {prompt[:60]!r}: {some(sorted(videos))}"

@@ -12,7 +12,7 @@ from motion_depth.data.layouts import find_scenes
 from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import DEPTH, MOTION
 from motion_depth.doctor.check import Settings, check_dataset
-from motion_depth.doctor.edges import depth_offset, weigh_edges
+from motion_depth.doctor.depth import depth_offset, weigh_edges
 from tools.benchmarks import check_accuracy
 from tools.benchmarks.check_accuracy import error_of_negation, forward_flow, make_scenes, rewrite, stored_motion
 from tools.demo.scenes import write

@@ -102,3 +102,11 @@ def test_a_tokenizer_counts_exactly(tmp_path):
     _, (finding,) = check_rows(path, count_tokens=lambda prompt: 256 * len(prompt.split()))
     assert (finding.code, finding.row) == ("prompt_long", 2)
     assert "768 tokens" in finding.message
+
+
+def test_rows_that_cannot_be_read_count_as_rows(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text("video,prompt\na,b,c\na,b\na,b\n")
+    _, findings = check_rows(path)
+    assert [(each.code, each.row) for each in findings] == [("csv_fields", 1), ("row_twice", 3)]
+    assert "as in row 2" in findings[1].message
