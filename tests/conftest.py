@@ -24,19 +24,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 def demo_scenes(tmp_path_factory) -> Path:
     """Three MuJoCo scenes of 96 x 96, 18 frames, with a metadata CSV beside them."""
     folder = tmp_path_factory.mktemp("demo") / "scenes"
-    must_run(
-        ROOT / "tools/demo/make_scenes.py",
-        "--output",
-        folder,
-        "--height",
-        96,
-        "--width",
-        96,
-        "--num_frames",
-        18,
-        "--scenes",
-        *DEMO_SCENES,
-    )
+    must_run(ROOT / "tools/demo/make_scenes.py", "--output", folder, "--height", 96, "--width", 96, "--num_frames", 18,
+             "--scenes", *DEMO_SCENES)  # fmt: skip
     must_run(ROOT / "tools/make_metadata.py", "--dataset_base_path", folder, "--output", folder.parent / "demo.csv")
     return folder
 

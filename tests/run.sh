@@ -3,7 +3,7 @@
 # as many processes as there are cores, at most 4.
 #
 #   bash tests/run.sh                                  # all of them
-#   bash tests/run.sh tests/test_motion.py -k compose  # pytest's arguments
+#   bash tests/run.sh tests/data/test_motion.py -k compose  # pytest's arguments
 #   CUDA_VISIBLE_DEVICES=0 bash tests/run.sh           # on a GPU
 set -euo pipefail
 
