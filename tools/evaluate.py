@@ -171,11 +171,11 @@ def main() -> None:
         for readout in READOUTS.values()
         for metric, label in readout.headline.items()
     }
-    print("  ".join(["noise", *(f"{title:<22}" for title in titles.values())]))
+    print("  ".join(["noise", *(f"{title:<22}" for title in titles.values())]).rstrip())
     for sigma, found in results["overall"].items():
         pairs = [(found[name], found[f"{name}_baseline"]) for name in titles]
         texts = [f"{a:.3f} ({b:.3f})" if a is not None and b is not None else "nothing to measure" for a, b in pairs]
-        print("  ".join([f"{sigma:<5}", *(f"{text:<22}" for text in texts)]))
+        print("  ".join([f"{sigma:<5}", *(f"{text:<22}" for text in texts)]).rstrip())
     print(f"report: {args.output / 'report.html'}")
     if found := not_finite(results["overall"]):
         message = f"{len(found)} metrics are not finite, the first is {found[0]}: the heads predict inf or NaN"
