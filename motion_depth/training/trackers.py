@@ -1,6 +1,6 @@
 """Where a run's numbers and pictures go beside `log.jsonl`: the trackers that --report_to names, run by accelerate.
 
-A tracker is a class here and its line in TRACKERS, under the name that accelerate knows it by.
+A tracker is a line in TRACKERS, under the name that accelerate knows it by, and a class here if it shows pictures.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ SERVER_TIMEOUT = "5"  # seconds that wandb's server has to answer before the run
 
 
 class Tracker:
-    """What one of accelerate's trackers needs beside its class there, on the main process; as it stands: nothing.
+    """What one of accelerate's trackers needs beside its class there, on the main process; as it stands: numbers only.
 
-    Attributes:
+    Args:
         package: what must be importable.
     """
 
-    package: str
+    def __init__(self, package: str):
+        self.package = package
 
     def arguments(self, output_path: Path, run_id: str | None, step: int) -> dict[str, object]:
         """Further arguments of accelerate's class.
@@ -49,8 +50,6 @@ class Tracker:
 
 
 class Wandb(Tracker):
-    package = "wandb"
-
     def arguments(self, output_path: Path, run_id: str | None, step: int) -> dict[str, object]:
         import wandb
 
@@ -95,8 +94,6 @@ class Wandb(Tracker):
 
 
 class TensorBoard(Tracker):
-    package = "tensorboard"
-
     def arguments(self, output_path: Path, run_id: str | None, step: int) -> dict[str, object]:
         return {"purge_step": step + 1 if step else 0}  # what a killed run wrote after it comes again
 
@@ -118,7 +115,7 @@ class TensorBoard(Tracker):
             writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
 
-TRACKERS: dict[str, Tracker] = {"wandb": Wandb(), "tensorboard": TensorBoard()}
+TRACKERS: dict[str, Tracker] = {"wandb": Wandb("wandb"), "tensorboard": TensorBoard("tensorboard")}
 
 
 def parse_trackers(text: str) -> list[str]:

@@ -82,7 +82,7 @@ def test_names_of_trackers(text, expected):
 def test_unknown_names_and_missing_packages_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="--report_to wandb,board: board is no tracker; expected wandb, "):
         parse_trackers("wandb,board")
-    monkeypatch.setattr(trackers.TRACKERS["tensorboard"], "package", "not_there", raising=False)
+    monkeypatch.setattr(trackers.TRACKERS["tensorboard"], "package", "not_there")
     with pytest.raises(ValueError, match="the package not_there is not installed; run `pip install not_there`"):
         parse_trackers("tensorboard")
 
