@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ class ProgressBar(tqdm):
     whose last line has just been written gets it only once.
     """
 
-    def __init__(self, *args: Any, **settings: Any):
+    def __init__(self, *args: object, **settings: object):
         self.in_log = not sys.stderr.isatty()
         self.next_line = time.monotonic() + LOG_INTERVAL
         self.shown: tuple[int, str | None] | None = None  # what the newest line says
