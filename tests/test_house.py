@@ -72,7 +72,6 @@ NOT_YET = {
     "motion_depth/cache/entries.py",
     "motion_depth/clips/dataset.py",
     "motion_depth/model/lora.py",
-    "motion_depth/progress.py",
     "motion_depth/settings.py",
     "motion_depth/tiny/model.py",
     "motion_depth/tiny/vae.py",
