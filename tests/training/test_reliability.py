@@ -17,7 +17,7 @@ import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.processes.exits import NOT_FINITE, REFUSED, STOPPED
 from motion_depth.training.resuming import RUN_FILE
-from tests.support.inprocess import train, two_processes
+from tests.support.inprocess import Ended, train, two_processes
 from tests.support.runs import SCRIPT
 from tests.support.scene_files import plain_scene
 
@@ -187,19 +187,27 @@ def test_too_many_bad_updates_end_the_run_with_the_weights_from_before(stages, t
     assert read_checkpoint(tmp_path / "out/step-6").config["training"]["health"]["in_row"] == 2
 
 
-def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
-    """Rank 1 cannot read a clip in iteration 3; rank 0 waits for it in an all-reduce and must not bury that."""
+def both(stages, folder: Path, action: str = "", *flags: object, **environment: str) -> Ended:
+    """Two processes train; `action` is what rank 1 does before each of its batches, `count` of them so far."""
     program = (
-        "import os\nimport motion_depth.training.loader as loader\nreal, count = loader.make_batch, []\n"
+        "import os, signal, time\nimport motion_depth.training.loader as loader\nreal, count = loader.make_batch, []\n"
+        "def refuse(): raise ValueError('0007.npy: empty')\n"
         "def make_batch(*args):\n"
         "    count.append(1)\n"
-        "    if len(count) == 3 and os.environ['RANK'] == '1': raise ValueError('0007.npy: found nothing')\n"
+        f"    if os.environ['RANK'] == '1': {action or 'pass'}\n"
         "    return real(*args)\n"
         "loader.make_batch = make_batch\n"
     )
-    done = two_processes(*stages[1][0], "--output_path", tmp_path / "out", program=program, folder=tmp_path)
+    output = ["--output_path", folder / "out"]
+    done = two_processes(*stages[1][0], *output, *flags, program=program, folder=folder, **environment)
     assert done.code != 0
-    assert "error: rank 1: 0007.npy: found nothing" in done.err
+    return done
+
+
+def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
+    """Rank 1 cannot read a clip in iteration 3; rank 0 waits for it in an all-reduce and must not bury that."""
+    done = both(stages, tmp_path, "len(count) == 3 and refuse()")
+    assert "error: rank 1: 0007.npy: empty" in done.err
     mine = done.err[: done.err.find("ChildFailedError")]
     assert "most recent call last" not in mine[: mine.find("error: rank 1")]
     assert f"exitcode  : {REFUSED}" in done.err
@@ -207,8 +215,7 @@ def test_one_failing_process_ends_the_job_with_its_own_words(stages, tmp_path):
 
 def test_two_processes_that_know_nothing_of_each_other_do_not_train(stages, tmp_path):
     """accelerate makes no group of CPU processes unless it is told to; each would write into the same folder."""
-    flags = [*stages[1][0], "--output_path", tmp_path / "out"]
-    done = two_processes(*flags, program="", folder=tmp_path, ACCELERATE_USE_CPU="false")
+    done = both(stages, tmp_path, ACCELERATE_USE_CPU="false")
     assert f"exitcode  : {REFUSED}" in done.err
     assert "error: WORLD_SIZE=2 processes were started, but accelerate made groups of 1" in done.err
     assert not (tmp_path / "out").exists()
@@ -216,34 +223,15 @@ def test_two_processes_that_know_nothing_of_each_other_do_not_train(stages, tmp_
 
 def test_a_signal_to_one_process_saves_and_ends_all_of_them(stages, tmp_path):
     """Rank 1 gets it in iteration 1; both end the update and stop, and the checkpoint is whole."""
-    program = (
-        "import os, signal\nimport motion_depth.training.loader as loader\nreal, count = loader.make_batch, []\n"
-        "def make_batch(*args):\n"
-        "    count.append(1)\n"
-        "    if len(count) == 1 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "    return real(*args)\n"
-        "loader.make_batch = make_batch\n"
-    )
-    output = tmp_path / "out"
-    done = two_processes(*stages[1][0], "--output_path", output, program=program, folder=tmp_path)
-    assert done.code != 0
+    done = both(stages, tmp_path, "len(count) == 1 and os.kill(os.getpid(), signal.SIGUSR1)")
     assert done.err.count("stopped by SIGUSR1 after iteration 2; step-2 is saved") == 1
     assert f"exitcode  : {STOPPED}" in done.err
-    assert read_checkpoint(output / "step-2").config["training"]["processes"] == 2
-    assert not (output / "final").exists()
+    assert read_checkpoint(tmp_path / "out/step-2").config["training"]["processes"] == 2
+    assert not (tmp_path / "out/final").exists()
 
 
 def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(stages, tmp_path):
-    program = (
-        "import os, time\nimport motion_depth.training.loader as loader\nreal = loader.make_batch\n"
-        "def make_batch(*args):\n"
-        "    if os.environ['RANK'] == '1': time.sleep(3600)\n"
-        "    return real(*args)\n"
-        "loader.make_batch = make_batch\n"
-    )
-    flags = [*stages[1][0], "--output_path", tmp_path / "out", "--timeout_minutes", 0.1]
-    done = two_processes(*flags, program=program, folder=tmp_path)
-    assert done.code != 0
+    done = both(stages, tmp_path, "time.sleep(3600)", "--timeout_minutes", 0.1)
     assert "rank 0: ends because another process has ended" in done.err
 
 
