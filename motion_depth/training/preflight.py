@@ -26,6 +26,7 @@ from motion_depth.model.backbone import Backbone
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.readouts import READOUTS
 from motion_depth.readouts.statistics import neutral
 from motion_depth.settings import run_dtype
 from motion_depth.training.loader import PREFETCHED
@@ -171,7 +172,8 @@ def sample_bytes(
         float_bytes: of one number of the latents.
     """
     pixels = num_frames * height * width
-    targets = pixels * (2 * 2 + 2 + 1 + 1)  # motion and depth in float16, a bool for each
+    maps = (math.prod(readout.map_channels) for readout in READOUTS.values())
+    targets = pixels * sum(2 * channels + 1 for channels in maps)  # float16, and a bool
     if not encoded:
         return targets + 3 * pixels
     clip, first = (layout.latent_shape(frames, height, width) for frames in (num_frames, 1))
