@@ -52,7 +52,7 @@ from motion_depth.processes.signals import Stopped, Stopping
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.readout import Statistics
-from motion_depth.settings import check_settings, plain, to_int, warmup_remark
+from motion_depth.settings import check_settings, plain, run_dtype, to_int, warmup_remark
 from motion_depth.training.health import Health, gradient_size
 from motion_depth.training.loader import BatchLoader, rank_positions
 from motion_depth.training.log import RunLog
@@ -194,7 +194,9 @@ def choose_heads(args: argparse.Namespace, backbone: Backbone, start: Checkpoint
         given["taps"] = parse_taps(args.head_taps, blocks)
     given = {name: value for name, value in given.items() if value is not None}
     if start is None:
-        return HeadConfig(**{"dit_dim": dim, "taps": tap_blocks(blocks), **given})
+        return HeadConfig(
+            **{"dit_dim": dim, "taps": tap_blocks(blocks), **HeadConfig.fields_of(backbone.layout), **given}
+        )
     config = read_head_config(start, dim, blocks)
     if differing := [name for name, value in given.items() if getattr(config, name) != value]:
         raise ValueError(
@@ -319,7 +321,7 @@ def train(args: argparse.Namespace, stopping: Stopping, occupation: Occupation) 
     run.wandb_id = start_trackers(
         accelerator, args.wandb_project, plain(args), args.output_path, run.wandb_id, start.step
     )
-    dtype = dit.patch_embedding.weight.dtype
+    dtype = run_dtype(args)
     if val_samples:
         first = held_out.operator((val_samples[0].scene, val_samples[0].window))
         run.validation = Validation(

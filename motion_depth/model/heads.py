@@ -1,7 +1,8 @@
 """Dense readouts of a video DiT: block features in, one map per quantity at full resolution out.
 
 Axes: b clip, f latent frame, t video frame (t = 4 (f - 1) + 1), h w a grid (the comment says which), c channel.
-Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1.
+Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1. All these are WAN's; those of another
+backbone stand in HeadConfig, and the decoder's are then a half and a quarter of its latents'.
 
 WAN's time layout: latent 0 holds frame 0, latent k holds frames 4k-3 .. 4k. Frame 4k-3 borders on the latent before,
 so a readout of its motion needs both: the time expansion below sees latents k-1 and k (and k+1 through the mixer).
@@ -20,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from motion_depth.latents import WAN22
+from motion_depth.latents import WAN22, LatentLayout
 from motion_depth.model.backbone import DitFeatures
 from motion_depth.model.layers import (
     COORDINATE_OCTAVES,
@@ -53,6 +54,9 @@ class HeadConfig:
     taps: tuple[int, ...]  # indices of DiT blocks, ascending
     kind: str = "dense"  # "dense" or "linear"
     latent_channels: int = WAN22.channels
+    latent_stride: int = WAN22.stride  # pixels, a multiple of 4
+    patch: int = WAN22.patch  # latents along a side of a token
+    frames_per_latent: int = WAN22.frames_per_latent
     width: int = 512  # token trunk
     decoder_widths: tuple[int, int, int] = (128, 96, 64)  # at strides 16, 8, 4
     mixer_blocks: int = 2
@@ -66,10 +70,22 @@ class HeadConfig:
             raise ValueError(f"--head {self.kind}: expected 'dense' or 'linear'")
         if self.upsampling not in ("convex", "bilinear"):
             raise ValueError(f"--head_upsampling {self.upsampling}: expected 'convex' or 'bilinear'")
+        if self.latent_stride % 4:
+            raise ValueError(f"heads for latents of {self.latent_stride} pixels: expected a multiple of 4")
         if not self.taps or list(self.taps) != sorted(set(self.taps)) or self.taps[0] < 0:
             raise ValueError(
                 f"--head_taps gives blocks {self.taps}: expected distinct block numbers in ascending order"
             )
+
+    @staticmethod
+    def fields_of(layout: LatentLayout) -> dict[str, int]:
+        """The fields that a backbone's layout decides."""
+        return {
+            "latent_channels": layout.channels,
+            "latent_stride": layout.stride,
+            "patch": layout.patch,
+            "frames_per_latent": layout.frames_per_latent,
+        }
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -147,17 +163,18 @@ class DenseHead(nn.Module):
         self.tap_mix = TapMix(config)
         self.place = nn.Linear(4 * COORDINATE_OCTAVES, config.width)
         self.mixer = nn.Sequential(*(SpaceTimeBlock(config.width) for _ in range(config.mixer_blocks)))
-        self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 4 * c16))
+        self.to_16 = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, config.patch**2 * c16))
         self.latent_block = ResidualConv(c16, 3)
-        self.expand_time = TimeExpansion(c16)
+        self.expand_time = TimeExpansion(c16, config.frames_per_latent)
         self.decoder = FrameDecoder(
-            config.decoder_widths, latent_channels, out_channels, convex=config.upsampling == "convex"
+            config.decoder_widths, latent_channels, out_channels, config.latent_stride, config.upsampling == "convex"
         )
         if config.latent_skip:
-            self.latent_patch = nn.Linear(4 * latent_channels, config.width)
+            self.latent_patch = nn.Linear(config.patch**2 * latent_channels, config.width)
             self.latent_skip = nn.Conv3d(latent_channels, c16, (1, 3, 3), padding=(0, 1, 1))
-            self.expand_latents = TimeExpansion(latent_channels)
+            self.expand_latents = TimeExpansion(latent_channels, config.frames_per_latent)
         self.reads_latents = config.latent_skip
+        self.patch, self.latent_stride = config.patch, config.latent_stride
 
     @property
     def out(self) -> nn.Conv2d:
@@ -168,9 +185,10 @@ class DenseHead(nn.Module):
         x = self.tap_mix(features) + self.place(coordinates(*features.grid[1:], like=features.latents))
         latents = features.latents.to(x.dtype)
         if self.reads_latents:
-            x = x + self.latent_patch(rearrange(latents, "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2))
+            patches = rearrange(latents, "b c f (h p) (w q) -> b f h w (p q c)", p=self.patch, q=self.patch)
+            x = x + self.latent_patch(patches)
         x = self.mixer(x)
-        x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=2, q=2)
+        x = rearrange(self.to_16(x), "b f h w (p q c) -> b c f (h p) (w q)", p=self.patch, q=self.patch)
         if self.reads_latents:
             x = x + self.latent_skip(latents)
         inputs = [self.expand_time(self.latent_block(x))]
@@ -181,7 +199,7 @@ class DenseHead(nn.Module):
     def _decode(self, inputs: list[Tensor]) -> Tensor:
         """Inputs of the decoder, each (b, t, c, h, w), to (b, t, out, 16h, 16w), a few frames at a time."""
         b, _, _, h, w = inputs[0].shape
-        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * WAN22.stride**2))
+        per_chunk = max(1, PIXELS_PER_CHUNK // (h * w * self.latent_stride**2))
         chunks = [rearrange(part, "b t c h w -> (b t) c h w").split(per_chunk) for part in inputs]
         chunks = list(zip(*chunks, strict=True))
         if len(chunks) > 1 and torch.is_grad_enabled():
@@ -199,7 +217,10 @@ class LinearHead(nn.Module):
     def __init__(self, config: HeadConfig, out_channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(config.dit_dim, elementwise_affine=False)
-        self.out = nn.Linear(len(config.taps) * config.dit_dim, 2 * 2 * WAN22.frames_per_latent * out_channels)
+        values = config.patch**2 * config.frames_per_latent * out_channels
+        self.out = nn.Linear(len(config.taps) * config.dit_dim, values)
+        self.patch, self.latent_stride = config.patch, config.latent_stride
+        self.frames_per_latent = config.frames_per_latent
 
     def forward(self, features: DitFeatures, frames: Tensor | None = None) -> Tensor:
         """As `DenseHead.forward`. Of latent 0 only the last of its four frames is one."""
@@ -211,14 +232,17 @@ class LinearHead(nn.Module):
             f=f,
             h=h,
             w=w,
-            s=WAN22.frames_per_latent,
-            p=2,
-            q=2,
-        )[:, WAN22.frames_per_latent - 1 :]
+            s=self.frames_per_latent,
+            p=self.patch,
+            q=self.patch,
+        )[:, self.frames_per_latent - 1 :]
         x = take_frames(x, frames)
         b = x.shape[0]
         x = F.interpolate(
-            rearrange(x, "b t c h w -> (b t) c h w"), scale_factor=WAN22.stride, mode="bilinear", align_corners=False
+            rearrange(x, "b t c h w -> (b t) c h w"),
+            scale_factor=self.latent_stride,
+            mode="bilinear",
+            align_corners=False,
         )
         return rearrange(x, "(b t) c h w -> b t c h w", b=b)
 
@@ -265,6 +289,6 @@ def example_features(
     return DitFeatures(
         taps=[torch.randn(batch, f * h * w, config.dit_dim, device=device) for _ in config.taps],
         time_embedding=torch.randn(batch, f, config.dit_dim, device=device),
-        latents=torch.randn(batch, config.latent_channels, f, 2 * h, 2 * w, device=device),
+        latents=torch.randn(batch, config.latent_channels, f, config.patch * h, config.patch * w, device=device),
         grid=grid,
     )

@@ -1,7 +1,7 @@
 """Layers of the dense head: space-time mixing on the token grid, latent rate to frame rate, frames to full resolution.
 
 Axes: b clip, n frame of any clip, f latent frame, t video frame (t = 4 (f - 1) + 1), h w a grid, c channel.
-Strides are in pixels: DiT tokens 32, latents 16, decoder 8 and 4, output 1.
+Strides are in pixels, WAN's: DiT tokens 32, latents 16, decoder 8 and 4, output 1 (heads.py says of others).
 
 Sources: the ConvNeXt block (Liu et al. 2022), DPT's residual unit (Ranftl et al. 2021), learned convex upsampling of
 RAFT (Teed and Deng 2020).
@@ -17,9 +17,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from motion_depth.latents import WAN22
-
-DECODER_STRIDE = 4
 COORDINATE_OCTAVES = 3
 
 
@@ -94,19 +91,20 @@ def take_frames(x: Tensor, frames: Tensor | None) -> Tensor:
 
 
 class TimeExpansion(nn.Module):
-    """Latent rate to frame rate: latent 0 gives one frame, every latent k after it four, from latents k-1 and k."""
+    """Latent rate to frame rate: latent 0 gives one frame, every latent k after it `frames`, from latents k-1 and k."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, frames: int):
         super().__init__()
+        self.frames = frames
         self.first = nn.Conv3d(channels, channels, 1)
-        self.rest = nn.Conv3d(channels, WAN22.frames_per_latent * channels, (2, 1, 1))
+        self.rest = nn.Conv3d(channels, frames * channels, (2, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, f, h, w) to (b, c, t, h, w)."""
         first = self.first(x[:, :, :1])
         if x.shape[2] == 1:
             return first
-        rest = rearrange(self.rest(x), "b (s c) f h w -> b c (f s) h w", s=WAN22.frames_per_latent)
+        rest = rearrange(self.rest(x), "b (s c) f h w -> b c (f s) h w", s=self.frames)
         return torch.cat([first, rest], dim=2)
 
 
@@ -119,7 +117,9 @@ class FrameDecoder(nn.Module):
     No operation looks across frames, so any number of frames at a time gives the same result.
     """
 
-    def __init__(self, widths: tuple[int, int, int], latent_channels: int, out_channels: int, convex: bool):
+    def __init__(
+        self, widths: tuple[int, int, int], latent_channels: int, out_channels: int, latent_stride: int, convex: bool
+    ):
         """widths: channels at strides 16, 8, 4. latent_channels: 0 for a decoder that reads no latents."""
         super().__init__()
         c16, c8, c4 = widths
@@ -128,10 +128,11 @@ class FrameDecoder(nn.Module):
         self.latents_to_4 = unfold_conv(latent_channels, c4, 4) if latent_channels else None
         self.block_16, self.block_8, self.block_4 = (ResidualConv(c, 2) for c in widths)
         self.out = nn.Conv2d(c4, out_channels, 3, padding=1)
-        self.mask = nn.Conv2d(c4, 9 * DECODER_STRIDE**2, 1) if convex else None
+        self.upsampling = latent_stride // 4
+        self.mask = nn.Conv2d(c4, 9 * self.upsampling**2, 1) if convex else None
 
     def forward(self, x: Tensor, latents: Tensor | None = None) -> Tensor:
-        """(n, c16, h, w) and latents (n, 48, h, w), both per frame at stride 16, to (n, out, 16h, 16w)."""
+        """(n, c16, h, w) and latents (n, c, h, w), both per frame at stride 16, to (n, out, 16h, 16w)."""
         x = self.to_8(self.block_16(x))
         if latents is not None:
             x = x + self.latents_to_8(latents)
@@ -142,8 +143,8 @@ class FrameDecoder(nn.Module):
         x = F.leaky_relu(self.block_4(x), 0.1)
         coarse = self.out(x).float()
         if self.mask is None:
-            return F.interpolate(coarse, scale_factor=DECODER_STRIDE, mode="bilinear", align_corners=False)
-        return convex_upsample(coarse, self.mask(x).float(), DECODER_STRIDE)
+            return F.interpolate(coarse, scale_factor=self.upsampling, mode="bilinear", align_corners=False)
+        return convex_upsample(coarse, self.mask(x).float(), self.upsampling)
 
 
 def unfold_conv(channels: int, out_channels: int, factor: int) -> nn.Sequential:

@@ -62,7 +62,7 @@ def test_inductor_compiles_the_decoder_with_its_gradients():
     """The backend that --compile uses, on the part that it could not compile before: an upsampling over neighbours."""
     torch._dynamo.reset()
     torch.manual_seed(0)
-    plain = FrameDecoder((8, 8, 8), 48, 2, convex=True)
+    plain = FrameDecoder((8, 8, 8), 48, 2, 16, convex=True)
     compiled = copy.deepcopy(plain)
     compiled.compile()
     x, latents = torch.randn(3, 8, 4, 4), torch.randn(3, 48, 4, 4)

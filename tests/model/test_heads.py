@@ -48,7 +48,7 @@ def test_first_prediction_is_median_depth_and_no_motion(kind, upsampling):
 
 
 def test_time_expansion_reads_a_latent_and_the_one_before():
-    expand = TimeExpansion(4)
+    expand = TimeExpansion(4, 4)
     x = torch.randn(1, 4, 5, 2, 2)
     before = expand(x)
     assert before.shape[2] == 17
