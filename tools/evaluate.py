@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from motion_depth.checkpoints.models import load_model
 from motion_depth.clips.batch import Sample, reduce_item
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
-from motion_depth.clips.dataset import read_metadata
 from motion_depth.evaluation.report import write_report
 from motion_depth.evaluation.scores import (
     NOISE_LEVELS,
@@ -40,6 +39,7 @@ from motion_depth.evaluation.scores import (
     summarise,
 )
 from motion_depth.files.atomic import write_json, write_whole
+from motion_depth.files.tables import read_metadata
 from motion_depth.model import backbone_kind
 from motion_depth.pictures.media import write_png
 from motion_depth.pictures.panels import spread_frames, strip

@@ -2,14 +2,14 @@
 
     cache = ClipCache(folder, dataset, files.identity(), dtype)
     missing = cache.missing(positions)                 # on one process, for all of them
-    encode_missing(cache, missing, encoder, rank, ...)  # on every process, its share; see encoding.py
+    encode_missing(cache, missing, encoder, rank, ...)  # on every process, its share; see encode.py
     samples = CachedDataset(cache)                     # in the place of the dataset: the same samples, already encoded
 
 CACHE/clips/SCENE/WINDOW-KEY.safetensors holds `latents`, `first`, `shape` (t, h, w) and the packed targets
 (packing.py), CACHE/contexts/PROMPT-KEY.safetensors one prompt's `context`, trimmed to its tokens. The key is a hash
 over what the content depends on (entries.py): the bytes of the scene's files, settings, weights, our own code and the
 versions of the libraries that decide what comes out. torch's is not among them: it changes no more than the rounding.
-CACHE/files/ remembers the content of files that have been read (identity.py).
+CACHE/files/ remembers the content of files that have been read (digests.py).
 """
 
 from __future__ import annotations
@@ -171,17 +171,19 @@ class ClipCache:
         Call it on one process and hand the result to the others, so that all divide the same list.
         """
         clips, prompts = distinct_clips(self.dataset, positions)
-        there = {scene: self._has_entries(scene) for scene in dict.fromkeys(scene for scene, _ in clips)}
-        old = [scene for scene, found in there.items() if found]
+        scenes = dict.fromkeys(scene for scene, _ in clips)
+        old = {scene: None for scene in scenes if self._has_entries(scene)}
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             read = pool.map(self.files, old)
             deque(ProgressBar(read, "comparing files", len(old), leave=False, unit="scene", delay=5), maxlen=0)
-            clip_troubles = list(pool.map(lambda clip: self._trouble(*clip) if there[clip[0]] else "new", clips))
-            prompt_troubles = list(pool.map(lambda prompt: self.context_entry(prompt).trouble(), prompts))
-        counts = f"{_count(clip_troubles, 'clips')}, {_count(prompt_troubles, 'prompts')}"
+            clip_reasons = list(
+                pool.map(lambda clip: self.clip_entry(*clip).stale() if clip[0] in old else "new", clips)
+            )
+            prompt_reasons = list(pool.map(lambda prompt: self.context_entry(prompt).stale(), prompts))
+        counts = f"{_count(clip_reasons, 'clips')}, {_count(prompt_reasons, 'prompts')}"
         return Missing(
-            clips=[clip for clip, trouble in zip(clips, clip_troubles, strict=True) if trouble],
-            prompts=[prompt for prompt, trouble in zip(prompts, prompt_troubles, strict=True) if trouble],
+            clips=[clip for clip, reason in zip(clips, clip_reasons, strict=True) if reason],
+            prompts=[prompt for prompt, reason in zip(prompts, prompt_reasons, strict=True) if reason],
             summary=f"cache {self.folder}: {counts}",
         )
 
@@ -206,7 +208,7 @@ class ClipCache:
     def targets(self, scene: str, window: int = 0) -> Targets:
         """A clip's targets, unbatched, as `pack_targets` makes them: from the cache, or else from the scene's files."""
         entry = self.clip_entry(scene, window)
-        return pack_targets(self.operator((scene, window))) if entry.trouble() else _targets(entry.read())
+        return pack_targets(self.operator((scene, window))) if entry.stale() else _targets(entry.read())
 
     def _folder(self, scene: str) -> Path:
         return self.folder / "clips" / scene_file_name(scene)
@@ -218,9 +220,6 @@ class ClipCache:
             return False
         except OSError:
             return True  # its entries will say what is wrong
-
-    def _trouble(self, scene: str, window: int) -> str | None:
-        return self.clip_entry(scene, window).trouble()
 
 
 class CachedDataset(Dataset):
@@ -287,9 +286,9 @@ def _targets(tensors: Mapping[str, Tensor]) -> Targets:
     return unpack_maps(tensors, (t, h, w))
 
 
-def _count(troubles: Sequence[str | None], what: str) -> str:
-    reasons = Counter(trouble for trouble in troubles if trouble)
-    if not reasons:
-        return f"all {len(troubles)} {what} are there"
-    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{reasons.total()} of {len(troubles)} {what} to encode ({listed})"
+def _count(reasons: Sequence[str | None], what: str) -> str:
+    counts = Counter(filter(None, reasons))
+    if not counts:
+        return f"all {len(reasons)} {what} are there"
+    listed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    return f"{counts.total()} of {len(reasons)} {what} to encode ({listed})"

@@ -64,7 +64,7 @@ def encode_missing(
     with ProgressBar(total=total, desc="encoding", unit=unit, disable=not progress or not total) as bar:
         for done, prompt in enumerate(prompts):
             entry = cache.context_entry(prompt)
-            if entry.trouble():
+            if entry.stale():
                 left = len(prompts) - done
                 _put(cache, entry, {"context": encoder.prompt(prompt)}, left)
             bar.update()
@@ -106,7 +106,7 @@ class _Unencoded(Dataset):
         scene, window = self.clips[number]
         try:
             files = self.cache.files_digest(scene, window)
-            if self.cache.clip_entry(scene, window).trouble() is None:
+            if self.cache.clip_entry(scene, window).stale() is None:
                 return _ReadClip(scene, window, files, None, {})
             return _ReadClip(scene, window, files, *self._read(scene, window))
         except ValueError as error:

@@ -55,7 +55,7 @@ class Entry:
     def path(self) -> Path:
         return self.folder / f"{self.stem}-{self.key[:16]}{SUFFIX}"
 
-    def trouble(self) -> str | None:
+    def stale(self) -> str | None:
         """Why the file cannot be used, told from headers alone: "damaged", "new", or what changed. None if it can."""
         try:
             if read_header(self.path)["key"] == self.key:

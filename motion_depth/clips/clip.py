@@ -23,6 +23,7 @@ from motion_depth.data.clip_frame import ClipFrame
 from motion_depth.data.layouts import open_scene
 from motion_depth.data.motion import CoverCrop, MotionConvention, cover_crop
 from motion_depth.data.scene import Scene
+from motion_depth.data.windows import usable_frames, windows
 from motion_depth.latents import WAN22, LatentLayout, is_integer
 from motion_depth.processes.ranks import local_world_size
 from motion_depth.readouts import READOUTS, further_kinds
@@ -103,9 +104,9 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
     def __call__(self, data: str | tuple[str, int]) -> MotionDepthClip:
         """Load a clip. Raises ValueError for bad data, see scene.py, and for a window that the scene does not have."""
         scene, window = (data, 0) if isinstance(data, str) else data
-        windows = self.num_windows(scene)
-        if not 0 <= window < windows:
-            raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {windows - 1}")
+        count = self.num_windows(scene)
+        if not 0 <= window < count:
+            raise ValueError(f"scene {scene!r}: found window {window}, expected one from 0 to {count - 1}")
         frames = self.clip_frames(scene, window)
         clip = self._empty_clip(scene, [frame.number for frame in frames])
         threads = read_threads()
@@ -136,30 +137,28 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
 
     def stride(self, scene: str) -> int:
         """Frames of the scene per frame of a clip. Raises ValueError if the scene is too short."""
-        frames = self._usable_frames(scene)
-        found = f"scene {scene!r} in {self.base_path}: found {frames} frames"
-        if self.convention.frame_offset > 0:
-            found += f" with motion at --motion_frame_offset {self.convention.frame_offset}"
-        if frames < self.num_frames:
-            raise ValueError(f"{found}, expected at least the {self.num_frames} of a clip (--num_frames)")
-        longest = (frames - 1) // (self.num_frames - 1)
-        if self.frame_stride == "auto":
-            return longest
-        if self.frame_stride > longest:
-            needed = (self.num_frames - 1) * self.frame_stride + 1
-            raise ValueError(
-                f"{found}, expected {needed} for {self.num_frames} frames at --frame_stride {self.frame_stride}; "
-                f"the largest that fits is {longest}"
-            )
-        return self.frame_stride
+        return self._windows(scene)[0]
 
     def num_windows(self, scene: str) -> int:
         """How many distinct clips the scene has. Raises ValueError if the scene is too short."""
-        return self._usable_frames(scene) - (self.num_frames - 1) * self.stride(scene)
+        return self._windows(scene)[1]
 
-    def _usable_frames(self, scene: str) -> int:
-        """Frames whose motion file is there: the last has none if motion lies in the file of the frame after."""
-        return len(self.scene(scene).frame_ids) - max(0, self.convention.frame_offset)
+    def _windows(self, scene: str) -> tuple[int, int]:
+        frames, offset = len(self.scene(scene).frame_ids), self.convention.frame_offset
+        stride, count = windows(frames, self.num_frames, self.frame_stride, offset)
+        if count:
+            return stride, count
+        usable, longest = usable_frames(frames, offset), windows(frames, self.num_frames, "auto", offset)[0]
+        found = f"scene {scene!r} in {self.base_path}: found {usable} frames"
+        if offset > 0:
+            found += f" with motion at --motion_frame_offset {offset}"
+        if not longest:
+            raise ValueError(f"{found}, expected at least the {self.num_frames} of a clip (--num_frames)")
+        needed = (self.num_frames - 1) * self.frame_stride + 1
+        raise ValueError(
+            f"{found}, expected {needed} for {self.num_frames} frames at --frame_stride {self.frame_stride}; "
+            f"the largest that fits is {longest}"
+        )
 
     def _empty_clip(self, scene: str, numbers: list[int]) -> MotionDepthClip:
         """A clip of zeros, to be filled frame by frame, each by one thread."""

@@ -1,4 +1,4 @@
-"""The training data: the CSV, and the dataset that walks over its scenes' clips. Scripts import all data parts here."""
+"""The training data: a CSV's scenes, and the dataset that walks over their clips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from motion_depth.clips.clip import (
 )
 from motion_depth.data.layouts import find_scenes, open_scene
 from motion_depth.data.scene import Scene
-from motion_depth.files.tables import COLUMNS, read_csv
+from motion_depth.files.tables import read_metadata
 from motion_depth.latents import is_integer
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "find_scenes",
     "open_scene",
     "raise_load_errors",
-    "read_metadata",
 ]
 
 
@@ -142,23 +141,6 @@ def raise_load_errors(batch: Any) -> Any:
         if isinstance(item, LoadError):
             raise ValueError(item.message)
     return batch
-
-
-def read_metadata(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a CSV with the columns `video` (a scene's folder) and `prompt`, both filled in; others are kept as text.
-
-    Raises:
-        ValueError: names the file and, from 1, the row below the header.
-    """
-    _, rows = read_csv(path)
-    if not rows:
-        raise ValueError(f"{path}: found no row below the header, expected one for each scene")
-    for number, row in enumerate(rows, start=1):
-        for name in COLUMNS:
-            row[name] = row[name].strip()
-            if not row[name]:
-                raise ValueError(f"{path} row {number}: found an empty {name}, expected a text")
-    return rows
 
 
 def _permutation(length: int, *seed: int) -> np.ndarray:

@@ -35,6 +35,23 @@ def read_csv(path: str | Path, needed: Sequence[str] = COLUMNS) -> tuple[list[st
     return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
 
 
+def read_metadata(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a CSV with the columns `video` (a scene's folder) and `prompt`, both filled in; others are kept as text.
+
+    Raises:
+        ValueError: names the file and, from 1, the row below the header.
+    """
+    _, rows = read_csv(path)
+    if not rows:
+        raise ValueError(f"{path}: found no row below the header, expected one for each scene")
+    for number, row in enumerate(rows, start=1):
+        for name in COLUMNS:
+            row[name] = row[name].strip()
+            if not row[name]:
+                raise ValueError(f"{path} row {number}: found an empty {name}, expected a text")
+    return rows
+
+
 def parse_csv(data: bytes, errors: str = "strict") -> list[list[str]]:
     """The lines that are not empty, the header first, of a CSV in UTF-8, with or without a byte order mark.
 

@@ -15,12 +15,13 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from motion_depth.checkpoints.checkpoint import require_space
-from motion_depth.clips.dataset import LoadImageSequenceWithMotionWrapper, MotionDepthDataset, read_metadata
+from motion_depth.clips.dataset import LoadImageSequenceWithMotionWrapper, MotionDepthDataset
 from motion_depth.data.findings import Finding, raise_errors
 from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import RGB
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import Record, contradiction, recorded_check, standing_errors, unused_record
+from motion_depth.files.tables import read_metadata
 from motion_depth.latents import LatentLayout
 from motion_depth.model.backbone import Backbone
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads

@@ -280,7 +280,7 @@ def test_an_entry_keeps_every_type_bit_for_bit(tmp_path):
     size = entry.write(tensors)
     found = entry.read()
     assert entry.path.stat().st_size == size
-    assert entry.trouble() is None
+    assert entry.stale() is None
     assert found.keys() == tensors.keys()
     for name, value in tensors.items():
         assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from motion_depth.clips.dataset import LoadError, MotionDepthClip, MotionDepthDataset, raise_load_errors, read_metadata
+from motion_depth.clips.dataset import LoadError, MotionDepthClip, MotionDepthDataset, raise_load_errors
+from motion_depth.files.tables import read_metadata
 from tests.support.scene_files import make_operator, plain_scene, same
 
 

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_depth.clips.dataset import read_metadata
 from motion_depth.data.arrays import npy_header, picture_header, read_npy
 from motion_depth.data.arrays import read_picture as read_rgb
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.record import record_path, recorded_check
 from motion_depth.doctor.rows import check_rows
 from motion_depth.files.atomic import complete_file, expect_file, file_size, finite, write_json, write_whole
-from motion_depth.files.tables import read_csv
+from motion_depth.files.tables import read_csv, read_metadata
 from motion_depth.generation.inputs import csv_jobs
 from motion_depth.pictures.media import read_frames, read_picture, read_video, write_png
 from motion_depth.training.log import _keep_rows_until
