@@ -67,9 +67,9 @@ source "$HERE/tools/launch.sh"
 find_python
 find_devices
 find_weights
-common_flags
-if ! has_flag --heads_checkpoint "$@"; then # a checkpoint knows the architecture of its heads
-    FLAGS+=(--head "$HEAD" --head_size "$HEAD_SIZE")
+if has_flag --heads_checkpoint "$@"; then
+    HEAD="" HEAD_SIZE="" # a checkpoint knows the architecture of its heads
 fi
+settings_to_flags "${BASH_SOURCE[0]}"
 describe_run "Stage 1: motion head and depth head on the frozen DiT" "$@"
 launch --stage 1 "${FLAGS[@]}" "$@"

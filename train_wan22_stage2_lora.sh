@@ -77,14 +77,7 @@ fi
 find_python
 find_devices
 find_weights
-common_flags
-FLAGS+=(
-    --lora_rank "$LORA_RANK"
-    --lora_target_modules "$LORA_TARGET_MODULES"
-    --lora_learning_rate "$LORA_LEARNING_RATE"
-    --flow_loss_weight "$FLOW_LOSS_WEIGHT"
-    --gradient_checkpointing "$GRADIENT_CHECKPOINTING"
-)
+settings_to_flags "${BASH_SOURCE[0]}"
 TITLE="Stage 2: LoRA (rank $LORA_RANK, learning rate $LORA_LEARNING_RATE) on the DiT, and both heads"
 if ! has_flag --heads_checkpoint "$@"; then
     FLAGS+=(--heads_checkpoint "$STAGE1_PATH/final")

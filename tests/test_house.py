@@ -15,8 +15,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # The package in the order in which its parts may build on each other: each imports only from those before it.
 ORDER = [
-    *("progress", "latents", "settings", "files", "processes", "tiny", "data", "pictures"),
-    *("readouts", "clips", "model", "cache", "checkpoints", "doctor", "evaluation", "training", "generation"),
+    *("progress", "latents", "files", "processes", "tiny", "data", "pictures", "readouts", "clips", "model"),
+    *("settings", "cache", "checkpoints", "doctor", "evaluation", "training", "generation"),
 ]
 
 

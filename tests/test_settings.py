@@ -2,31 +2,23 @@
 
 import pytest
 
-import train_wan22_ti2v_motion_depth as training
-from motion_depth.settings import RANGES, check_settings, warmup_remark
+from motion_depth.settings import HARMLESS, PLACES, RANGES, Settings, check_settings, flags
+from tests.support.settings import make_settings
 
-NEEDED = ["--stage", "1", "--dataset_base_path", "a", "--dataset_metadata_path", "b", "--output_path", "c",
-          "--model_base_path", "d"]  # fmt: skip
 # What has few values, which are checked one by one.
 CHECKED_ELSEWHERE = {"stage", "motion_balance", "motion_frame_offset"}
 
 
-def settings(**changes: object):
-    args = training.parse_args(NEEDED)
-    vars(args).update(changes)
-    return args
-
-
 def test_every_number_has_a_range():
-    numbers = {name for name, value in vars(settings()).items() if type(value) in (int, float)}
+    numbers = {name for name, value in make_settings().values().items() if type(value) in (int, float)}
     assert numbers - CHECKED_ELSEWHERE == RANGES.keys()
 
 
 def test_the_defaults_and_both_ends_are_accepted():
-    check_settings(settings())
+    check_settings(make_settings())
     for end in (0, 1):
         for name, ends in RANGES.items():
-            check_settings(settings(**{"num_frames": 4097, name: ends[end]}))
+            check_settings(make_settings(**{"num_frames": 4097, name: ends[end]}))
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -34,26 +26,44 @@ def test_beyond_its_range_a_number_is_named(name):
     lowest, highest = RANGES[name]
     for value in (lowest - 1, highest + 1, 10**22, 1e300, float("inf"), float("-inf"), float("nan")):
         with pytest.raises(ValueError, match=rf"^--{name} .*: expected [\d.,]+ to [\d.,]+$"):
-            check_settings(settings(**{name: value}))
+            check_settings(make_settings(**{name: value}))
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "warmup", "updates", "expected"),
+    ("changes", "expected"),
     [
-        (
-            "constant_with_warmup",
-            100,
-            328,
-            "--lr_warmup_steps 100: 30% of the run's 328 optimizer updates are warm-up;",
-        ),
-        ("cosine", 101, 1000, "a tenth would be 100"),
-        ("linear", 50, 40, "100% of the run's 40 "),
-        ("constant_with_warmup", 100, 2625, None),  # the reference job
-        ("cosine", 100, 1000, None),
-        ("constant", 100, 10, None),  # has no warm-up
-        ("cosine", 0, 1, None),
+        ({"model_base_path": None}, "give one of --model_base_path, --model_paths, --model_id_with_origin_paths"),
+        ({"model_paths": "[]"}, "give one of --model_base_path, --model_paths, --model_id_with_origin_paths"),
+        ({"motion_loss_weight": 0.0, "depth_loss_weight": 0.0}, "--flow_loss_weight: all are 0, nothing trains"),
+        ({"cache_only": True}, "--cache_only needs --cache_path"),
+        ({"loss_frames": 50}, "--loss_frames 50: expected 0 (all) to 49"),
+        ({"stage": 2}, "--heads_checkpoint: stage 2 starts from stage 1's heads"),
+        ({"noise_mixture": "1,2"}, "--noise_mixture 1,2: expected three numbers"),
     ],
 )
-def test_a_long_warm_up_is_remarked_on(scheduler, warmup, updates, expected):
-    remark = warmup_remark(scheduler, warmup, updates)
-    assert remark is None if expected is None else expected in remark
+def test_settings_that_do_not_go_together_are_named(changes, expected):
+    with pytest.raises(ValueError) as refused:
+        check_settings(make_settings(**changes))
+    assert expected in str(refused.value)
+
+
+def test_settings_come_back_by_name():
+    given = make_settings(height=96, motion_loss_weight=0.5)
+    assert Settings.of(given.values()) == given
+    assert f"--{max(given.plain())}" in flags(Settings)
+    with pytest.raises(TypeError, match="no setting is called speed"):
+        make_settings(speed=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "expected"),
+    [
+        ({"save_steps": 7, "resume": "auto"}, False, []),
+        ({"seed": 1, "height": 96}, True, ["--height was 480, is 96", "--seed was 0, is 1"]),
+        ({"tokenizer_path": "t"}, False, ["--tokenizer_path was None, is t"]),
+        ({"tokenizer_path": "t"}, True, []),
+    ],
+)
+def test_what_a_continued_run_may_change(changes, known, expected):
+    assert make_settings(**changes).differences(make_settings().plain(), known) == expected
+    assert not HARMLESS & PLACES

@@ -81,10 +81,9 @@ find_devices() {
     fi
 }
 
-# shellcheck disable=SC2034 # the stage scripts read MODEL_FLAGS
-# Sets MODEL_FLAGS, and WEIGHTS to show: the weights in a local folder if they are there, else by model id (downloaded
-# on first use). A folder that the user named must exist; the default one counts only when it is whole, because a
-# download by model id leaves its own files in the same place.
+# Sets MODEL_BASE_PATH or MODEL_ID_WITH_ORIGIN_PATHS, and WEIGHTS to show: the weights in a local folder if they are
+# there, else by model id (downloaded on first use). A folder that the user named must exist; the default one counts only
+# when it is whole, because a download by model id leaves its own files in the same place.
 find_weights() {
     local id="Wan-AI/Wan2.2-TI2V-5B"
     local default="${DIFFSYNTH_MODEL_BASE_PATH:-./models}/$id"
@@ -95,60 +94,29 @@ find_weights() {
         -f "$default/models_t5_umt5-xxl-enc-bf16.pth" && -f "$default/Wan2.2_VAE.pth" ]]; then
         MODEL_BASE_PATH="$default"
     fi
-    if [[ -n "${MODEL_BASE_PATH:-}" ]]; then
-        MODEL_FLAGS=(--model_base_path "$MODEL_BASE_PATH")
-        WEIGHTS="$MODEL_BASE_PATH"
-    else
-        MODEL_FLAGS=(--model_id_with_origin_paths
-            "$id:models_t5_umt5-xxl-enc-bf16.pth,$id:diffusion_pytorch_model*.safetensors,$id:Wan2.2_VAE.pth")
-        WEIGHTS="$id by model id"
+    MODEL_ID_WITH_ORIGIN_PATHS="" WEIGHTS="${MODEL_BASE_PATH:-$id by model id}"
+    if [[ -z "$MODEL_BASE_PATH" ]]; then
+        MODEL_ID_WITH_ORIGIN_PATHS="$id:models_t5_umt5-xxl-enc-bf16.pth"
+        MODEL_ID_WITH_ORIGIN_PATHS+=",$id:diffusion_pytorch_model*.safetensors,$id:Wan2.2_VAE.pth"
     fi
 }
 
-# Sets FLAGS: the training script's flags for the settings that both stages have.
-# shellcheck disable=SC2153,SC2154 # the stage scripts set these
-common_flags() {
-    FLAGS=(
-        --dataset_base_path "$DATASET_BASE_PATH"
-        --dataset_metadata_path "$DATASET_METADATA_PATH"
-        --dataset_repeat "$DATASET_REPEAT"
-        --dataset_num_workers "$DATASET_NUM_WORKERS"
-        --height "$HEIGHT"
-        --width "$WIDTH"
-        --num_frames "$NUM_FRAMES"
-        --frame_stride "$FRAME_STRIDE"
-        --motion_units "$MOTION_UNITS"
-        --motion_direction "$MOTION_DIRECTION"
-        --motion_y_axis "$MOTION_Y_AXIS"
-        --motion_frame_offset "$MOTION_FRAME_OFFSET"
-        "${MODEL_FLAGS[@]}"
-        --learning_rate "$LEARNING_RATE"
-        --lr_scheduler "$LR_SCHEDULER"
-        --lr_warmup_steps "$LR_WARMUP_STEPS"
-        --weight_decay "$WEIGHT_DECAY"
-        --max_grad_norm "$MAX_GRAD_NORM"
-        --num_epochs "$NUM_EPOCHS"
-        --max_steps "$MAX_STEPS"
-        --batch_size "$BATCH_SIZE"
-        --gradient_accumulation_steps "$GRADIENT_ACCUMULATION_STEPS"
-        --motion_loss_weight "$MOTION_LOSS_WEIGHT"
-        --depth_loss_weight "$DEPTH_LOSS_WEIGHT"
-        --loss_frames "$LOSS_FRAMES"
-        --noise_mixture "$NOISE_MIXTURE"
-        --seed "$SEED"
-        --mixed_precision "$MIXED_PRECISION"
-        --output_path "$OUTPUT_PATH"
-        --save_steps "$SAVE_STEPS"
-        --keep_last "$KEEP_LAST"
-        --resume "$RESUME"
-    )
-    [[ -z "$VAL_METADATA_PATH" ]] || FLAGS+=(--val_metadata_path "$VAL_METADATA_PATH" --val_steps "$VAL_STEPS")
-    [[ -z "$CACHE_PATH" ]] || FLAGS+=(--cache_path "$CACHE_PATH")
-    local trackers=",$REPORT_TO,"
+# Sets FLAGS: each setting at the top of the stage script ($1) as the training script's flag of the same name, in small
+# letters, but for those that are empty.
+settings_to_flags() {
+    local name trackers=",$REPORT_TO,"
     [[ "$USE_WANDB" != 0 ]] || trackers="${trackers//,wandb,/,none,}"
     trackers="${trackers#,}"
-    FLAGS+=(--report_to "${trackers%,}" --wandb_project "$WANDB_PROJECT")
-    [[ "$COMPILE" == 0 ]] || FLAGS+=(--compile)
+    REPORT_TO="${trackers%,}"
+    [[ -n "$VAL_METADATA_PATH" ]] || VAL_STEPS=""
+    FLAGS=()
+    for name in $(sed -nE 's/^([A-Z0-9_]+)="\$\{\1:?-.*/\1/p' "$1") MODEL_ID_WITH_ORIGIN_PATHS MIXED_PRECISION; do
+        case "$name" in
+            STAGE1_PATH | USE_WANDB) ;; # no flags: what they decide is in HEADS_CHECKPOINT and REPORT_TO
+            COMPILE) [[ "$COMPILE" == 0 ]] || FLAGS+=(--compile) ;;
+            *) [[ -z "${!name}" ]] || FLAGS+=("--${name,,}" "${!name}") ;;
+        esac
+    done
 }
 
 # Prints what is about to run; the training script adds what it reads from the data (scenes, clips, updates).

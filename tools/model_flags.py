@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -22,22 +22,16 @@ from motion_depth.model import backbone_kind
 from motion_depth.model.backbone import Backbone
 from motion_depth.processes.devices import choose_device
 from motion_depth.processes.exits import say
-from motion_depth.settings import to_int
+from motion_depth.settings import ClipSettings, ModelSettings, flags
 from motion_depth.training.preflight import scene_findings, weigh_record
-
-CLIP_SETTINGS = ("height", "width", "num_frames", "frame_stride", "motion_units", "motion_direction", "motion_y_axis",
-                 "motion_frame_offset")  # fmt: skip
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Which model and which checkpoint, and what to compute on."""
-    add = parser.add_argument
+    add, training = parser.add_argument, flags(ModelSettings)
     add("--checkpoint", type=Path, required=True, help="final/, best/ or step-N of a training run")
-    add("--model_base_path", type=Path, help="folder of the WAN2.2-TI2V-5B release, or of the tiny model")
-    add("--model_paths", help="instead: JSON list of weight files (a list within it: the shards of one part)")
-    add("--model_id_with_origin_paths", help="instead: MODEL_ID:FILE_PATTERN,... to download into ./models")
-    add("--tokenizer_path", type=Path, help="tokenizer's folder, if not google/umt5-xxl in --model_base_path")
-    add("--trust_model", action="store_true", help="go on with other weights than those the checkpoint was trained on")
+    for name in ("model_base_path", "model_paths", "model_id_with_origin_paths", "tokenizer_path", "trust_model"):
+        add(f"--{name}", **training[f"--{name}"])
     add("--mixed_precision", choices=("no", "bf16"), help="default: as in training")
     add("--device", help="cuda, cuda:1, cpu; default: a GPU if there is one")
     add("--seed", type=int, default=0, help="of the noise")
@@ -45,16 +39,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_clip_flags(parser: argparse.ArgumentParser) -> None:
     """What clips are like and how motion files are read; what is not given is as in training (`clip_settings`)."""
-    add = parser.add_argument
-    add("--height", type=int, help="multiple of 32; default: as in training")
-    add("--width", type=int, help="multiple of 32; default: as in training")
-    add("--num_frames", type=int, help="frames of a clip, 4k+1; default: as in training")
-    add("--frame_stride", help="rendered frames per frame of a scene's clip, or auto; default: as in training")
-    add("--motion_units", help="of the scenes' files: pixels, normalized or ndc; default: as of the training files")
-    add("--motion_direction", help="backward or forward; default: as of the training files")
-    add("--motion_y_axis", help="down or up; default: as of the training files")
-    add("--motion_frame_offset", type=int, help="0, 1 or -1; default: as of the training files")
-    add("--trust_data", action="store_true", help="go on when the recorded check of the scenes contradicts these four")
+    for flag, about in flags(ClipSettings).items():
+        parser.add_argument(flag, **about | {"default": None, "help": f"{about['help']}; default: as in training"})
+    contradicted = "go on when the recorded check of the scenes contradicts the motion flags"
+    parser.add_argument("--trust_data", action="store_true", help=contradicted)
 
 
 def find_backbone(args: argparse.Namespace) -> Backbone:
@@ -82,7 +70,7 @@ def check_model(args: argparse.Namespace, checkpoint: Checkpoint, backbone: Back
 
 def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
     """What clips are like: name -> its `value`, and where it is `from`: "flag", or "checkpoint" (as in training)."""
-    given = {name: getattr(args, name) for name in CLIP_SETTINGS}
+    given = {each.name: getattr(args, each.name) for each in fields(ClipSettings)}
     return {
         name: {"value": checkpoint.config["run"][name], "from": "checkpoint"}
         if value is None
@@ -95,10 +83,8 @@ def clip_operator(
     base_path: Path, settings: dict[str, dict], layout: LatentLayout
 ) -> LoadImageSequenceWithMotionWrapper:
     """Loads clips as `clip_settings` say. Raises ValueError for values that clips cannot have."""
-    values = {name: found["value"] for name, found in settings.items()}
-    if values["frame_stride"] != "auto":
-        values["frame_stride"] = to_int("frame_stride", values["frame_stride"])
-    return create_motion_data_operator(base_path, **values, layout=layout)
+    clip = ClipSettings(**{name: found["value"] for name, found in settings.items()})
+    return create_motion_data_operator(base_path, **clip.arguments(), layout=layout)
 
 
 def check_scenes(

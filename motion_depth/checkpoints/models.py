@@ -122,6 +122,13 @@ def read_lora_config(checkpoint: Checkpoint) -> LoraShape | None:
     return None if lora is None else LoraShape(**lora | {"target_modules": tuple(lora["target_modules"])})
 
 
+def build_lora(dit: Dit, lora: LoraShape, checkpoint: Checkpoint | None) -> None:
+    """Adds LoRA to train to a DiT, with a checkpoint's weights if it has some. Raises ValueError if they do not fit."""
+    add_lora(dit, lora.rank, lora.target_modules, lora.last_block)
+    if checkpoint is not None and (before := read_lora_config(checkpoint)):
+        load_lora(dit, checkpoint.tensors(LORA_FILE), str(checkpoint.folder / LORA_FILE), before.last_block)
+
+
 def read_lora(checkpoint: Checkpoint, dit: Dit) -> dict[str, Tensor]:
     """LoRA weights of a checkpoint that has some, after making sure that each layer of the DiT can take its own.
 

@@ -9,7 +9,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def gradient_size(parameters: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class Health:
-    """Counts updates that were skipped, and remembers gradient norms; all of it belongs into a checkpoint.
+    """Counts updates that were skipped, and remembers gradient norms; all of it belongs into a checkpoint (`state`).
 
     Attributes:
         max_bad_steps: skipped updates in a row that end the run; 0: never.
@@ -66,7 +66,10 @@ class Health:
     name_of: Callable[[int], str]
     skipped: int = 0
     in_row: int = 0
-    norms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    norms: deque[float] = ()
+
+    def __post_init__(self) -> None:
+        self.norms = deque(self.norms, maxlen=WINDOW)
 
     def problem(self, clips: Clips, norm: float) -> str | None:
         """Why an update must not be made, with the clips' names; None if it can be made. Counts it.
@@ -96,7 +99,7 @@ class Health:
         return norm / median if norm > FAR_ABOVE * median > 0 else None
 
     @property
-    def hopeless(self) -> bool:
+    def diverged(self) -> bool:
         return 0 < self.max_bad_steps <= self.in_row
 
     @property
@@ -107,6 +110,17 @@ class Health:
     def state(self) -> dict:
         return {"skipped": self.skipped, "in_row": self.in_row, "norms": list(self.norms)}
 
-    def restore(self, state: dict) -> None:
-        self.skipped, self.in_row = state["skipped"], state["in_row"]
-        self.norms = deque(state["norms"], maxlen=WINDOW)
+    def diverged_message(self, step: int) -> str:
+        """What to say of the end of a run after an iteration."""
+        return (
+            f"{self.in_row} updates in a row had inf or NaN in them (--max_bad_steps); "
+            f"step-{step} holds weights and optimizer as they were before the first of them. The clips are named above "
+            "and in log.jsonl"
+        )
+
+    def nothing_learned_message(self) -> str:
+        return (
+            f"all {self.skipped} updates of the run had inf or NaN in them and were skipped: nothing was "
+            "learned, so there is no final/. The clips are named above and in log.jsonl; step folders and best/, "
+            "if there are any, hold the weights that the run began with"
+        )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -14,6 +15,7 @@ from motion_depth.clips.dataset import raise_load_errors
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.model.backbone import Encoder, pad_contexts
 from motion_depth.processes.signals import leave_signals_to_the_parent
+from motion_depth.settings import Settings
 
 PREFETCHED = 2  # batches that each loader process keeps ready
 
@@ -68,6 +70,28 @@ class BatchLoader:
         self.device = torch.device(device)
         self.loss_frames = loss_frames
         self.waits: list[tuple[Moment, Moment]] = []
+
+    @classmethod
+    def of_run(
+        cls,
+        accelerator: Accelerator,
+        settings: Settings,
+        dataset: Dataset,
+        encoder: Encoder | None,
+        positions: range,
+    ) -> BatchLoader:
+        """This process's batches of a range of the training sequence."""
+        return cls(
+            dataset,
+            rank_positions(positions, accelerator.process_index, accelerator.num_processes, settings.optim.batch_size),
+            encoder,
+            NoiseMixture.parse(settings.mixture),
+            settings.optim.seed,
+            settings.data.dataset_num_workers,
+            accelerator.device,
+            settings.optim.dtype,
+            settings.loss.loss_frames,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         samples = iter(self.loader)

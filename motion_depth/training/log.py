@@ -19,7 +19,7 @@ from motion_depth.clips.batch import Batch
 from motion_depth.clips.noise import noise_bin
 from motion_depth.files.atomic import finite, write_whole
 from motion_depth.progress import ProgressBar
-from motion_depth.training.health import Clips
+from motion_depth.training.health import Clips, Health
 
 LOG_FILE = "log.jsonl"
 UNDONE_FILE = "log.undone.jsonl"  # rows of updates that a continuation has made again
@@ -115,6 +115,22 @@ class RunLog:
         self.accelerator.log(
             {"iteration": step, **{f"{group}/{name}": value for name, value in row.items()}}, step=step
         )
+
+    def update(self, step: int, clips: Clips, health: Health, problem: str | None, **values: float) -> None:
+        """Writes what came of an optimizer update: its row, or why it was skipped (`Health.problem`)."""
+        if problem:
+            self.event(step, problem, skipped_updates=health.skipped)
+            return
+        self.write(step, clips, **values)
+        if times := health.spike(values["grad_norm"]):
+            message = f"gradient norm {values['grad_norm']:.3g} is {times:.0f} times its running median"
+            self.event(step, message, grad_norm_over_median=times)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self.bar.close()

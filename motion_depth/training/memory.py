@@ -20,7 +20,7 @@ from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.statistics import neutral
 from motion_depth.readouts.targets import Target, Targets
-from motion_depth.training.run import build_optimizer
+from motion_depth.training.optimizer import adamw
 
 
 class LiveBytes(TorchDispatchMode):
@@ -84,7 +84,7 @@ def count_step(
             }
         )
         frames = None if decoded == num_frames else torch.zeros(clips, decoded, dtype=torch.long)
-        optimizer, scales = build_optimizer(model, 1e-4, 1e-4, 0.01), neutral().scales
+        optimizer, scales = adamw(model, 1e-4, 1e-4, 0.01), neutral().scales
 
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,19 +23,39 @@ from motion_depth.doctor.record import Record, contradiction, recorded_check, st
 from motion_depth.files.tables import read_metadata
 from motion_depth.latents import LatentLayout
 from motion_depth.model.backbone import Backbone
-from motion_depth.model.heads import HeadConfig, MotionDepthHeads
-from motion_depth.model.lora import add_lora, lora_state_dict
+from motion_depth.model.lora import lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.processes.devices import count_gpus
 from motion_depth.readouts import READOUTS
-from motion_depth.readouts.statistics import neutral
-from motion_depth.settings import run_dtype
+from motion_depth.settings import Settings, check_settings
+from motion_depth.training.architecture import Architecture, planned_model
 from motion_depth.training.loader import PREFETCHED
 from motion_depth.training.memory import count_step
+from motion_depth.training.start import Start
+from motion_depth.training.trackers import parse_trackers
 
 FLOAT32 = 4  # bytes
 ADAMW = 2  # moments of every trained number
 # Where torch's loader processes put the tensors that they hand over (Linux); containers often have 64 MB of it.
 SHARED_MEMORY = Path("/dev/shm")
+
+
+def check_before_reading(settings: Settings, layout: LatentLayout) -> None:
+    """What flags and this machine alone tell. Raises ValueError."""
+    count_gpus()
+    check_settings(settings)
+    parse_trackers(settings.output.trackers)
+    check_output(settings.output.output_path)
+    check_shared_memory(settings, layout)
+
+
+def check_data(
+    operator: LoadImageSequenceWithMotionWrapper, tables: Sequence[Path], trust_data: bool, say: Callable[[str], None]
+) -> None:
+    """`check_scenes` and `check_record` of some CSVs."""
+    check_scenes(operator, tables)
+    for text in check_record(operator, tables, trust_data):
+        say(text)
 
 
 def check_scenes(operator: LoadImageSequenceWithMotionWrapper, metadata_paths: Sequence[Path]) -> None:
@@ -137,29 +156,29 @@ def check_output(output_path: Path) -> None:
         raise ValueError(f"--output_path {output_path}: no permission to write into {place}")
 
 
-def check_shared_memory(args: Any, layout: LatentLayout, folder: Path = SHARED_MEMORY) -> None:
+def check_shared_memory(settings: Settings, layout: LatentLayout, folder: Path = SHARED_MEMORY) -> None:
     """Whether what all loader processes of this machine keep ready fits into shared memory; nothing where it is none.
 
     Args:
-        args: the run's settings.
 
     Raises:
         ValueError: it does not, and one of them would be killed by a bus error.
     """
-    if not args.dataset_num_workers or not folder.is_dir():
+    workers, clip = settings.data.dataset_num_workers, settings.clip
+    if not workers or not folder.is_dir():
         return
-    encoded, bits = args.cache_path is not None, 16 if args.mixed_precision == "bf16" else 32
-    batch = args.batch_size * sample_bytes(layout, args.num_frames, args.height, args.width, encoded, bits // 8)
-    if args.cache_only:
-        batch = 3 * args.num_frames * args.height * args.width  # read to be encoded: the frames of one clip
+    encoded, size = settings.data.cache_path is not None, (clip.num_frames, clip.height, clip.width)
+    batch = settings.optim.batch_size * sample_bytes(layout, *size, encoded, settings.optim.dtype.itemsize)
+    if settings.data.cache_only:
+        batch = 3 * math.prod(size)  # read to be encoded: the frames of one clip
     trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    needed, disk = args.dataset_num_workers * PREFETCHED * trainings * batch, shutil.disk_usage(folder)
+    needed, disk = workers * PREFETCHED * trainings * batch, shutil.disk_usage(folder)
     if needed > disk.free:
         whole = math.ceil((needed + disk.used) / 2**30)
         raise ValueError(
-            f"--dataset_num_workers {args.dataset_num_workers}: loader processes keep {needed / 1e9:.2f} GB ready in "
+            f"--dataset_num_workers {workers}: loader processes keep {needed / 1e9:.2f} GB ready in "
             f"{folder}, found {disk.free / 1e9:.2f} GB free; start the container with --shm-size={whole}g or more "
-            f"(docker, podman), or use --dataset_num_workers {int(args.dataset_num_workers * disk.free / needed)}"
+            f"(docker, podman), or use --dataset_num_workers {int(workers * disk.free / needed)}"
         )
 
 
@@ -182,12 +201,11 @@ def sample_bytes(
 
 
 def check_resources(
-    args: Any, accelerator: Accelerator, backbone: Backbone, heads: HeadConfig, start: int, total: int, sharded: bool
+    accelerator: Accelerator, settings: Settings, backbone: Backbone, plan: Architecture, start: Start, sharded: bool
 ) -> None:
-    """Disk for the checkpoints of iterations start .. total, and GPU memory; before hours are spent on a cache.
+    """Disk for the checkpoints that are to come, and GPU memory; before hours are spent on a cache.
 
     Args:
-        args: the run's settings.
         sharded: whether each process keeps only its share of the DiT.
 
     Raises:
@@ -195,30 +213,18 @@ def check_resources(
     """
     needed = None
     if accelerator.is_main_process:
-        model = planned_model(args, backbone, heads)
+        model = planned_model(settings, backbone, plan)
         trained = _numbers(dict(model.heads.named_parameters())) + _numbers(lora_state_dict(model.dit))
-        if not args.cache_only:
-            saves = total // args.save_steps - start // args.save_steps if args.save_steps else 1
-            check_space(args.output_path, trained, saves, args.keep_last)
+        if not settings.data.cache_only:
+            every = settings.output.save_steps
+            saves = start.total // every - start.step // every if every else 1
+            check_space(settings.output.output_path, trained, saves, settings.output.keep_last)
         if accelerator.device.type == "cuda":
-            needed = needed_memory(args, model, backbone, accelerator.num_processes if sharded else 1)
+            needed = needed_memory(settings, model, backbone, accelerator.num_processes if sharded else 1)
     if accelerator.device.type == "cuda":
         (needed,) = broadcast_object_list([needed])
         free, _ = torch.cuda.mem_get_info(accelerator.device)
         accelerator.print(check_memory(free, needed))
-
-
-def planned_model(args: Any, backbone: Backbone, heads: HeadConfig) -> MotionDepthModel:
-    """What a run trains, in its shapes and types and without data (device "meta")."""
-    with torch.device("meta"):
-        dit = backbone.empty_dit(run_dtype(args))
-        trained = MotionDepthHeads(heads, neutral())
-        if args.stage == 2:
-            last_block = None if args.flow_loss_weight else max(heads.taps)
-            add_lora(dit, args.lora_rank, args.lora_target_modules.split(","), last_block)
-    for name, head in trained.items():
-        head.requires_grad_(getattr(args, f"{name}_loss_weight") > 0)
-    return MotionDepthModel(dit, trained, args.stage == 2, args.gradient_checkpointing)
 
 
 def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> None:
@@ -236,7 +242,7 @@ def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> 
     require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
 
 
-def needed_memory(args: Any, model: MotionDepthModel, backbone: Backbone, shares: int) -> int:
+def needed_memory(settings: Settings, model: MotionDepthModel, backbone: Backbone, shares: int) -> int:
     """Bytes of GPU memory that a process needs: the peak of a step, or the text encoder's before the first one.
 
     What is there in any case counts: with --compile, where the compiler decides what else is kept, only weights and
@@ -246,21 +252,24 @@ def needed_memory(args: Any, model: MotionDepthModel, backbone: Backbone, shares
         model: see `planned_model`; of no use afterwards.
         shares: processes that share the DiT's blocks.
     """
-    size = run_dtype(args).itemsize
+    size = settings.optim.dtype.itemsize
     vae, text_encoder = (size * backbone.count_numbers(part) for part in ("vae", "text_encoder"))
-    if args.cache_only:
+    if settings.data.cache_only:
         return vae
     blocks = {name: each for name, each in model.dit.blocks.named_parameters() if not each.requires_grad}
     elsewhere = size * _numbers(blocks) * (shares - 1) // shares
-    if args.compile:
+    clip, optim = settings.clip, settings.optim
+    if optim.compile:
         parameters = list(model.parameters())
         step = sum(each.nbytes for each in parameters)
         step += FLOAT32 * (1 + ADAMW) * sum(each.numel() for each in parameters if each.requires_grad)
     else:
-        decoded, with_flow = args.loss_frames or args.num_frames, args.stage == 2 and args.flow_loss_weight > 0
-        step = count_step(model, args.batch_size, args.num_frames, args.height, args.width, decoded, with_flow)
+        decoded = settings.loss.loss_frames or clip.num_frames
+        step = count_step(
+            model, optim.batch_size, clip.num_frames, clip.height, clip.width, decoded, settings.with_flow
+        )
     step -= elsewhere
-    return step if args.cache_path else max(step + vae, text_encoder)
+    return step if settings.data.cache_path else max(step + vae, text_encoder)
 
 
 def _numbers(tensors: Mapping[str, Tensor]) -> int:

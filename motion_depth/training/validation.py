@@ -6,12 +6,9 @@ Nothing here draws from a random number generator that training uses, so the tra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -27,6 +24,9 @@ from motion_depth.readouts.losses import head_losses
 from motion_depth.readouts.readout import Statistics
 from motion_depth.readouts.rows import truth_and_prediction_rows
 from motion_depth.readouts.targets import Targets
+from motion_depth.settings import Settings
+from motion_depth.training.log import RunLog
+from motion_depth.training.samples import HeldOut
 from motion_depth.training.trackers import show_pictures
 
 PICTURE_LEVEL = 0.25  # noise level of the panel and the video
@@ -39,47 +39,56 @@ class Validation:
 
     Attributes:
         accelerator: every process holds its share of the clips.
-        samples: this process's clips, encoded; as many on every process.
-        own: how many of them count; the others count elsewhere.
-        frames: uint8 (t, h, w, 3) of the first of them, for the pictures.
+        settings: the main process also writes a panel and a video of its first clip into `<output_path>/validation/`.
+        held_out: this process's clips.
+        model: that is trained.
         statistics: of the training set: loss scales and maps for the baselines.
-        balanced_motion: as in training.
-        seed: of the noise.
-        dtype: of the DiT.
+        log: rows go there; it leaves the time of validating out.
     """
 
     accelerator: Accelerator
-    samples: Sequence[Sample]
-    own: int
-    frames: Tensor
+    settings: Settings
+    held_out: HeldOut
+    model: MotionDepthModel
     statistics: Statistics
-    balanced_motion: bool
-    seed: int
-    dtype: torch.dtype
+    log: RunLog
 
-    def run(self, model: MotionDepthModel, output_path: Path, step: int) -> dict[str, float]:
+    def run(self, step: int) -> float:
+        """Scores the clips after an iteration, logs it, and returns `score`. Collective."""
+        with self.log.paused():
+            row = self.score(step)
+            self.log.log(step, row, "val")
+            written = self.settings.output.output_path / "validation" / f"step-{step}"
+            pictures = {"val/panel": written.with_suffix(".png"), "val/video": written.with_suffix(".mp4")}
+            show_pictures(self.accelerator, pictures, step)
+        if not math.isfinite(row["score"]):
+            self.log.event(step, "val/score is not finite: the heads predict inf or NaN; best/ stays as it is")
+        return row["score"]
+
+    def score(self, step: int) -> dict[str, float]:
         """Scores all clips at all noise levels; collective.
-
-        The main process also writes a panel and a video of its first clip into `<output_path>/validation/`.
 
         Returns:
             On every process: `<metric>/sigma_<level>` with the baselines' beside them, `<loss>/sigma_<level>`, and
             `score` (see `score_of`).
         """
-        model.eval()
+        optim = self.settings.optim
+        self.model.eval()
         scores, losses = [], []
-        for place, sample in enumerate(self.samples):
+        for place, sample in enumerate(self.held_out.samples):
             context = pad_contexts([sample.context])
-            read = read_clip(model, sample, context, NOISE_LEVELS, self.seed, self.accelerator.device, self.dtype)
-            for sigma, predictions, targets in read:
-                if place >= self.own:
+            device = self.accelerator.device
+            for sigma, predictions, targets in read_clip(
+                self.model, sample, context, NOISE_LEVELS, optim.seed, device, optim.dtype
+            ):
+                if place >= self.held_out.own:
                     continue
                 keys = {"scene": sample.scene, "window": sample.window, "sigma": sigma}
                 scores.append(score_frames(predictions, targets, self.statistics.maps, keys))
                 losses.append({"sigma": sigma} | self._losses(predictions, targets))
-                if sample is self.samples[0] and sigma == PICTURE_LEVEL and self.accelerator.is_main_process:
-                    self._draw(predictions, targets, sample, output_path / "validation", step)
-        model.train()
+                if place == 0 and sigma == PICTURE_LEVEL and self.accelerator.is_main_process:
+                    self._draw(predictions, targets, sample, step)
+        self.model.train()
         rows = pandas.concat(gather_object(scores), ignore_index=True)
         table = pandas.DataFrame(gather_object(losses)).groupby("sigma").agg(lambda each: each.mean(skipna=False))
         levels = {sigma: metrics_of(part) for sigma, part in rows.groupby("sigma")}
@@ -92,14 +101,16 @@ class Validation:
         return named | {"score": score_of(levels)}
 
     def _losses(self, predictions: dict[str, Tensor], targets: Targets) -> dict[str, float]:
-        found = head_losses(predictions, targets, self.statistics.scales, self.balanced_motion)
+        balanced = bool(self.settings.loss.motion_balance)
+        found = head_losses(predictions, targets, self.statistics.scales, balanced)
         return {name: float(value.mean()) for name, value in found.items()}
 
-    def _draw(self, predictions: dict[str, Tensor], targets: Targets, sample: Sample, folder: Path, step: int) -> None:
-        truth = targets.each(lambda value: value[0])
-        rows = truth_and_prediction_rows(self.frames, truth, {name: value[0] for name, value in predictions.items()})
+    def _draw(self, predictions: dict[str, Tensor], targets: Targets, sample: Sample, step: int) -> None:
+        folder = self.settings.output.output_path / "validation"
+        frames, truth = self.held_out.frames, targets.each(lambda value: value[0])
+        rows = truth_and_prediction_rows(frames, truth, {name: value[0] for name, value in predictions.items()})
         title = f"{sample.scene}, noise {sigma_name(PICTURE_LEVEL)}, iteration {step}"
-        write_png(folder / f"step-{step}.png", strip(rows, spread_frames(len(self.frames)), title=title))
+        write_png(folder / f"step-{step}.png", strip(rows, spread_frames(len(frames)), title=title))
         write_video(folder / f"step-{step}.mp4", video(rows, title=title), FRAMES_PER_SECOND)
 
 
@@ -121,10 +132,3 @@ def score_of(levels: dict[float, dict[str, float | None]]) -> float:
 def is_better(score: float, best: float | None) -> bool:
     """Whether a score is a number, and lower than the best so far, if there is one that is a number."""
     return math.isfinite(score) and (best is None or not math.isfinite(best) or score < best)
-
-
-def log_validation(accelerator: Accelerator, output_path: Path, step: int) -> None:
-    """The panel and the video of this step to the trackers; the numbers go through `RunLog.log`."""
-    written = output_path / "validation" / f"step-{step}"
-    pictures = {"val/panel": written.with_suffix(".png"), "val/video": written.with_suffix(".mp4")}
-    show_pictures(accelerator, pictures, step)

@@ -10,7 +10,7 @@ from torch import nn
 from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import newest_valid, read_folder, rotate, write_checkpoint
 from motion_depth.files import folders
-from motion_depth.training.state import capture, restore
+from motion_depth.training.optimizer import capture, restore
 from tests.support.inprocess import snapshot
 
 FILE = "motion_head.safetensors"

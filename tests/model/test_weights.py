@@ -1,7 +1,6 @@
 """Weights: told by names and shapes without being loaded, loaded once, and by whom."""
 
 import weakref
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,11 @@ from motion_depth.model.lora import check_lora_targets
 from motion_depth.model.wan import Wan
 from motion_depth.model.weights import WanFiles, check_weights, read_shapes
 from motion_depth.tiny.model import TEXT_ENCODER_FILE, VAE_FILE
-from motion_depth.training import prepare as source
+from motion_depth.training import samples as source
+from motion_depth.training.start import Start
 from tests.support.processes import in_processes
 from tests.support.scene_files import make_operator
+from tests.support.settings import make_settings
 
 T5 = Path(TEXT_ENCODER_FILE).with_suffix(".pth").name
 VAE = Path(VAE_FILE).with_suffix(".pth").name
@@ -114,12 +115,8 @@ def test_an_archive_is_loaded_once(tiny_wan, pickled, loads):
 # --- who loads the text encoder ---------------------------------------------------------------------------------------
 
 
-def run_settings(cache_path: Path | None) -> Namespace:
-    return Namespace(mixed_precision="no", val_clips=1, cache_path=cache_path, dataset_num_workers=0, cache_only=False)
-
-
 def prepare(accelerator, scenes, csv, backbone, cache_path) -> tuple:
-    """What `prepare_data` returns, and the parts that it loaded; nothing keeps a text encoder when it is done."""
+    """What `prepare_samples` returns, and the parts that it loaded; nothing keeps a text encoder when it is done."""
     dataset = MotionDepthDataset(scenes, csv, make_operator(scenes, 96, 96, num_frames=5), reduce=reduce_item)
     loaded, text_encoders, original = [], [], Wan.load_pipeline
 
@@ -132,8 +129,8 @@ def prepare(accelerator, scenes, csv, backbone, cache_path) -> tuple:
         return pipe
 
     Wan.load_pipeline = load  # of a process that ends with this
-    settings = run_settings(cache_path)
-    found = source.prepare_data(settings, accelerator, dataset, dataset, backbone, range(4), torch.device("cpu"))
+    settings = make_settings(mixed_precision="no", val_clips=1, cache_path=cache_path, dataset_num_workers=0)
+    found = source.prepare_samples(accelerator, settings, dataset, dataset, backbone, Start(total=4))
     assert not any(each() for each in text_encoders)
     return found, loaded
 
@@ -145,16 +142,16 @@ def test_one_process_loads_the_text_encoder_and_all_have_its_contexts(
     backbone = Wan.in_folder(tiny_wan)
 
     def job(accelerator):
-        (samples, encoder, (held_out, _), _), loaded = prepare(
+        (samples, encoder, held_out), loaded = prepare(
             accelerator, demo_scenes, demo_csv, backbone, tmp_path / "cache" if cached else None
         )
         sample = samples[0]
         context = sample.context if cached else encoder.prompt(sample.prompt)
-        return sorted(loaded), sample.prompt, context.numpy(), held_out[0].context.numpy()
+        return sorted(loaded), sample.prompt, context.numpy(), held_out.samples[0].context.numpy()
 
     first, second = in_processes(job, [2])
-    assert first[0] == ["dit", "text_encoder", "vae"]
-    assert second[0] == ["dit", "vae"]
+    assert first[0] == ["text_encoder", "vae"]
+    assert second[0] == ["vae"]
     expected = backbone.encode_prompts([first[1]], torch.float32, "cpu")[first[1]].numpy()
     assert first[1] == second[1]
     for found in (first, second):

@@ -1,6 +1,5 @@
 """Several machines, each a few processes here: what they must share, what they must have alike, and who encodes."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,13 @@ from motion_depth.checkpoints.checkpoint import read_checkpoint, write_checkpoin
 from motion_depth.files import digests as identity
 from motion_depth.processes import machines
 from motion_depth.processes.machines import Machine, require_alike, require_shared
-from motion_depth.settings import plain
-from motion_depth.training import prepare as source
+from motion_depth.settings import Settings
+from motion_depth.training import samples as source
+from motion_depth.training.optimizer import STATE_FILE
 from motion_depth.training.resuming import agree_on_start, find_start
-from motion_depth.training.run import STATE_FILE
 from tests.support.cache_setup import CLIPS, CacheSetup, FakeEncoder, alter
 from tests.support.processes import in_processes
+from tests.support.settings import make_settings
 from tests.support.small_checkpoint import small_checkpoint
 
 PROCESSES = [2, 1]  # of each machine
@@ -80,19 +80,18 @@ def test_what_differs_on_a_machine_is_named_everywhere():
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
-def settings(output: Path, **changes) -> Namespace:
-    given = {"resume": "auto", "output_path": output, "batch_size": 1, "save_steps": 2, "cache_path": None}
-    given |= {"gradient_accumulation_steps": 1, "max_steps": 0, "cache_only": False, "heads_checkpoint": None}
-    return Namespace(**given | changes)
+def settings(output: Path, **changes) -> Settings:
+    given = {"stage": 2, "resume": "auto", "output_path": output, "save_steps": 2, "gradient_accumulation_steps": 1}
+    return make_settings(**given | changes)
 
 
 def save_step(output: Path, step: int) -> None:
     training = {"step": step, "clips": step * 3, "processes": 3}
     files = {STATE_FILE: {"a": torch.zeros(1)}}
-    small_checkpoint(output / f"step-{step}", plain(settings(output)), training, files)
+    small_checkpoint(output / f"step-{step}", settings(output).plain(), training, files)
 
 
-def decide(accelerator, args: Namespace) -> tuple:
+def decide(accelerator, args: Settings) -> tuple:
     start = find_start(args, accelerator.num_processes, 30, print) if accelerator.is_main_process else None
     start = agree_on_start(accelerator, args, start)
     assert start.total == 10

@@ -93,9 +93,9 @@ def test_stage1_defaults_are_the_reference_job(stage):
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_training_script_knows_every_flag(stage, number):
     command = command_of(stage(number, "--max_steps", "7", MAX_STEPS=3))
-    args = training.parse_args(command[1:])
-    assert args.stage == number
-    assert args.max_steps == 7  # what is added at the end has the last word
+    settings = training.parse_settings(command[1:])
+    assert settings.stage == number
+    assert settings.optim.max_steps == 7  # what is added at the end has the last word
 
 
 SETTINGS = {

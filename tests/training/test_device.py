@@ -22,25 +22,28 @@ def show(message, *_):
         mine = [f for f in traceback.extract_stack() if "motion_depth" in f.filename]
         found.append(f"{mine[-1].filename}:{mine[-1].lineno}")
 
-def watched(args, run, *rest):
+def watched(run, *rest):
     warnings.showwarning = show
     warnings.simplefilter("always")
-    update, add = run.update, run.log.add
+    clip, update, add = training.clip_grad_norm_, run.log.update, run.log.add
 
     def added(*arguments):
         add(*arguments)
         iterations.append(count.value)
 
-    def updated(*arguments):
+    def clipped(*arguments):  # with this the update begins
         torch.cuda.set_sync_debug_mode("default")
-        update(*arguments)
+        return clip(*arguments)
+
+    def updated(*arguments, **row):
+        update(*arguments, **row)
         torch.cuda.set_sync_debug_mode("warn")
 
     count = ctypes.c_int.in_dll(cuda, "large_pageable_copies")
-    run.update, run.log.add = updated, added
+    training.clip_grad_norm_, run.log.update, run.log.add = clipped, updated, added
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        loop(args, run, *rest)
+        loop(run, *rest)
     finally:
         torch.cuda.set_sync_debug_mode("default")
         print("FOUND " + json.dumps({"waits": found, "copies": iterations[-1] - iterations[0], "n": len(iterations)}))

@@ -26,7 +26,7 @@ def health() -> Health:
 
 def test_a_good_update_is_made(health):
     assert health.problem(clips([1.0, 2.0]), 3.0) is None
-    assert (health.skipped, health.in_row, health.hopeless) == (0, 0, False)
+    assert (health.skipped, health.in_row, health.diverged) == (0, 0, False)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -48,16 +48,15 @@ def test_bad_updates_in_a_row_end_the_run_and_a_good_one_begins_anew(health):
     health.problem(clips([NAN]), 1.0)
     health.problem(clips([1.0]), 1.0)
     health.problem(clips([NAN]), 1.0)
-    assert not health.hopeless
+    assert not health.diverged
     health.problem(clips([NAN]), 1.0)
-    assert (health.hopeless, health.skipped) == (True, 3)
-    assert not Health(0, str, in_row=100).hopeless
+    assert (health.diverged, health.skipped) == (True, 3)
+    assert not Health(0, str, in_row=100).diverged
 
 
 def test_a_norm_far_above_its_median_is_told_and_survives_a_checkpoint(health):
     assert [health.spike(norm) for norm in [1.0, 500.0, *[2.0] * ENOUGH]] == [None] * (ENOUGH + 2)
-    other = Health(2, str)
-    other.restore(json.loads(json.dumps(health.state())))
+    other = Health(2, str, **json.loads(json.dumps(health.state())))
     assert other.spike(19.0) is None
     assert other.spike(40.0) == 20.0
 

@@ -1,6 +1,5 @@
 """The memory that a run is refused for: element counts in the run's types, and what a step keeps."""
 
-from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,37 +8,27 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from motion_depth.checkpoints.models import LoraShape
 from motion_depth.model.backbone import Backbone
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, tap_blocks
 from motion_depth.model.wan import Wan
+from motion_depth.settings import Settings
 from motion_depth.tiny.model import DIT_FILE
+from motion_depth.training.architecture import Architecture, planned_model
 from motion_depth.training.memory import LiveBytes
-from motion_depth.training.preflight import check_memory, check_resources, needed_memory, planned_model
+from motion_depth.training.preflight import check_memory, check_resources, needed_memory
+from motion_depth.training.start import Start
+from tests.support.settings import make_settings
 from tools.benchmarks.models import DIT_5B
 
 
-def settings(**changes) -> Namespace:
-    given = {
-        "stage": 1,
-        "mixed_precision": "bf16",
-        "batch_size": 1,
-        "num_frames": 5,
-        "height": 64,
-        "width": 64,
-        "loss_frames": 0,
-        "compile": False,
-        "cache_path": Path("cache"),
-        "cache_only": False,
-        "save_steps": 0,
-        "gradient_checkpointing": "every",
-        "lora_rank": 4,
-        "lora_target_modules": "q,k,v,o",
-        "keep_last": 0,
-        "motion_loss_weight": 1.0,
-        "depth_loss_weight": 1.0,
-        "flow_loss_weight": 1.0,
-    }
-    return Namespace(**given | changes)
+def settings(**changes) -> Settings:
+    given = {"num_frames": 5, "height": 64, "width": 64, "cache_path": Path("cache"), "save_steps": 0}
+    return make_settings(**given | changes)
+
+
+def plan_of(heads: HeadConfig, settings: Settings) -> Architecture:
+    return Architecture(heads, LoraShape(4, ("q", "k", "v", "o")) if settings.stage == 2 else None)
 
 
 def needed(
@@ -47,7 +36,7 @@ def needed(
 ) -> int:
     args = settings(**changes)
     config = HeadConfig(dim, tap_blocks(blocks), **HEAD_SIZES[size])
-    return needed_memory(args, planned_model(args, backbone, config), backbone, shares)
+    return needed_memory(args, planned_model(args, backbone, plan_of(config, args)), backbone, shares)
 
 
 @pytest.fixture
@@ -125,13 +114,13 @@ def test_a_gpu_with_too_little_memory_is_refused_before_work(backbone, tmp_path,
     for free in (10**9, 10**6):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**9))
         if free == 10**9:
-            check_resources(args, gpu, backbone, config, 0, 10, False)
+            check_resources(gpu, args, backbone, Architecture(config, None), Start(total=10), False)
             assert said[0].startswith("GPU memory: 0.0 GB needed (counted), 1.0 GB free")
         else:
             with pytest.raises(
                 ValueError, match=r"GPU memory: 0\.\d GB needed .* 0\.0 GB free; free the GPU, or lower"
             ):
-                check_resources(args, gpu, backbone, config, 0, 10, False)
+                check_resources(gpu, args, backbone, Architecture(config, None), Start(total=10), False)
 
 
 def test_counted_memory_is_that_of_tensors_that_live_together():

@@ -41,8 +41,8 @@ def flags(tiny_wan, tmp_path_factory) -> list:
 
 @pytest.fixture(autouse=True)
 def later_is_better(monkeypatch):
-    real = training.Validation.run
-    monkeypatch.setattr(training.Validation, "run", lambda *a: real(*a) | {"score": 1 / (1 + a[3])})
+    real = training.Validation.score
+    monkeypatch.setattr(training.Validation, "score", lambda *a: real(*a) | {"score": 1 / (1 + a[1])})
 
 
 def at_iteration(monkeypatch, number: int, action) -> None:
@@ -122,7 +122,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_not_written_over_by_another
 
 def start(flags: list, output: Path, *changes: object):
     """As the script's main process would begin with these flags."""
-    args = training.parse_args([*map(str, flags), "--output_path", str(output), *map(str, changes)])
+    args = training.parse_settings([*map(str, flags), "--output_path", str(output), *map(str, changes)])
     return find_start(args, 1, 1000, print)
 
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections import namedtuple
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,17 +11,17 @@ from torch import Tensor
 from motion_depth.clips.batch import Sample, pack_targets, reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.latents import WAN22
+from motion_depth.settings import Settings
 from motion_depth.training.preflight import check_distinct, check_shared_memory, sample_bytes
 from tests.support.scene_files import make_operator, plain_scene
+from tests.support.settings import make_settings
 
 Usage = namedtuple("Usage", "total used free")
 
 
-def settings(**changes: object) -> SimpleNamespace:
+def settings(**changes: object) -> Settings:
     """The reference job's."""
-    reference = {"dataset_num_workers": 4, "cache_path": "cache", "cache_only": False, "mixed_precision": "bf16"}
-    size = {"batch_size": 1, "num_frames": 49, "height": 480, "width": 480}
-    return SimpleNamespace(**{**reference, **size, **changes})
+    return make_settings(**{"cache_path": "cache", **changes})
 
 
 def total_bytes(sample: Sample) -> int:

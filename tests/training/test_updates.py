@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from motion_depth.training.loader import rank_positions
-from motion_depth.training.run import STATE_FILE, is_due
+from motion_depth.training.optimizer import STATE_FILE
+from motion_depth.training.run import is_due
 from tests.support.inprocess import snapshot, train, two_processes
 from tests.support.runs import rows, weights
 from tests.support.scene_files import plain_scene
@@ -72,13 +74,13 @@ def test_each_update_is_the_mean_over_the_iterations_that_are_in_it(short, flags
     divisors, losses = [], []
     real = training.step_losses
     monkeypatch.setattr(training, "step_losses", lambda *a: losses.append(real(*a)) or losses[-1])
-    backward = training.Accelerator.backward
+    backward = Accelerator.backward
 
     def recording(self, loss):
         divisors.append(round(float((losses[-1]["loss"].mean() / loss).detach()), 3))
         backward(self, loss)
 
-    monkeypatch.setattr(training.Accelerator, "backward", recording)
+    monkeypatch.setattr(Accelerator, "backward", recording)
     copied(short / "step-7", tmp_path / "out/step-7")
     done = train(*flags, "--gradient_accumulation_steps", ACCUMULATION, "--save_steps", 0, "--max_steps", 12,
                  "--output_path", tmp_path / "out", "--resume", "auto")  # fmt: skip

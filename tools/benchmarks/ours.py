@@ -22,8 +22,7 @@ from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.statistics import neutral
 from motion_depth.training.loader import BatchLoader
-from motion_depth.training.run import build_optimizer
-from motion_depth.training.state import named_trainable
+from motion_depth.training.optimizer import adamw, named_trainable
 from tools.benchmarks.timing import StepClock
 
 # What a cache calls the weights that it is made with.
@@ -56,7 +55,7 @@ def run_ours(
     accelerator: Accelerator, model: MotionDepthModel, loader: BatchLoader, stage: int, clock: StepClock
 ) -> None:
     """One optimizer update per batch; the clock records the steps."""
-    optimizer = build_optimizer(model, 1e-4, 1e-4, 0.01)
+    optimizer = adamw(model, 1e-4, 1e-4, 0.01)
     prepared = accelerator.prepare_model(model)
     parameters = list(named_trainable(model).values())
     hooks = [

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from motion_depth.training import prepare as source
+from motion_depth.training import samples as source
 
 
 @pytest.mark.parametrize(

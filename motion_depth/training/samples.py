@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -16,60 +16,86 @@ from torch.utils.data import Dataset
 
 from motion_depth.cache.cached import CachedDataset, ClipCache, Missing
 from motion_depth.cache.encode import encode_missing
+from motion_depth.checkpoints.provenance import data_identity
 from motion_depth.clips.batch import Sample, pack_targets
 from motion_depth.clips.dataset import MotionDepthDataset, raise_load_errors
-from motion_depth.model.backbone import Backbone, Dit, Encoder
+from motion_depth.model.backbone import Backbone, Encoder
 from motion_depth.processes.machines import Machine, require_alike, sees_shared
 from motion_depth.readouts.readout import Statistics
 from motion_depth.readouts.statistics import measure
-from motion_depth.settings import run_dtype
+from motion_depth.settings import Settings
 from motion_depth.training.loader import encode
+from motion_depth.training.start import Start
 
 PROMPTS_AT_ONCE = 64  # handed from process to process; one has up to 4 MB
 STATISTICS_SCENES = 24  # scenes that the median depth and the loss scales are measured on
 
 
-def prepare_data(
-    args: Any,
+class HeldOut(NamedTuple):
+    """What a process validates on.
+
+    Attributes:
+        samples: its clips, encoded; as many on every process.
+        own: how many of them count; the others count elsewhere.
+        frames: uint8 (t, h, w, 3) of the first of them.
+    """
+
+    samples: list[Sample]
+    own: int
+    frames: Tensor
+
+
+class Samples(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        train: gives a `Sample` of the training sequence for its position.
+        encoder: of samples that come as frames; None where they come encoded.
+        held_out: None without scenes to validate on.
+    """
+
+    train: Dataset
+    encoder: Encoder | None
+    held_out: HeldOut | None
+
+
+def prepare_samples(
     accelerator: Accelerator,
+    settings: Settings,
     train: MotionDepthDataset,
     held_out: MotionDepthDataset | None,
     backbone: Backbone,
-    positions: range,
-    dit_device: torch.device,
-) -> tuple[Dataset, Encoder | None, tuple[list[Sample], int], Dit]:
-    """What a run reads and the model that reads it; encoders that nothing needs any more are gone when it returns.
+    start: Start,
+) -> Samples:
+    """Fills the cache, or gets every prompt's context; encoders that nothing needs any more are gone afterwards.
 
     Args:
-        args: the run's settings.
-        held_out: scenes to validate on, if there are any.
-        positions: of the training sequence that the run will read.
-        dit_device: where the DiT is loaded.
-
-    Returns:
-        Training samples; the encoder, if they come as frames; this process's validation samples, encoded, and how many
-        of them count; the DiT (None if the run only fills the cache).
+        start: with a cache, which has read every scene, the main process notes there what their files hold.
 
     Raises:
         ValueError: see `fill_caches`.
     """
-    dtype = run_dtype(args)
+    dtype, cache_path = settings.optim.dtype, settings.data.cache_path
     identity = agree_on_data(accelerator, train, held_out, backbone)
-    datasets = [(train, positions)] + ([(held_out, range(min(len(held_out), args.val_clips)))] if held_out else [])
-    if args.cache_path is None:
+    chosen = range(min(len(held_out), settings.data.val_clips)) if held_out else range(0)
+    datasets = [(train, start.positions)] + ([(held_out, chosen)] if held_out else [])
+    if cache_path is None:
         prompts = sorted({row["prompt"] for dataset, _ in datasets for row in dataset.data})
         contexts = encode_for_all(accelerator, backbone, prompts, dtype)
         encoder = backbone.load_encoder(("vae",), dtype, accelerator.device, contexts)
         sources = [dataset for dataset, _ in datasets]
     else:
-        caches = [(ClipCache(args.cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
-        sources = fill_caches(accelerator, caches, backbone, dtype, args.dataset_num_workers)
+        caches = [(ClipCache(cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
+        sources = fill_caches(accelerator, caches, backbone, dtype, settings.data.dataset_num_workers)
         encoder = None
-    if args.cache_only:
-        return sources[0], None, ([], 0), None
-    mine, own = share_of(datasets[1][1], accelerator) if held_out else ([], 0)
-    dit = backbone.load_dit(dtype, dit_device)
-    return sources[0], encoder, (read_samples(sources[-1], mine, encoder), own), dit
+        if accelerator.is_main_process:
+            start.identity["data"] = data_identity(train, cache_path)
+    if settings.data.cache_only or not chosen:
+        return Samples(sources[0], encoder, None)
+    mine, own = share_of(chosen, accelerator)
+    samples = read_samples(sources[1], mine, encoder)
+    first = held_out.operator((samples[0].scene, samples[0].window))
+    return Samples(sources[0], encoder, HeldOut(samples, own, first.frames))
 
 
 def fill_caches(
