@@ -55,6 +55,7 @@ CLIP_CODE = {
     "cache/packing.py": (),
     "data/resizing.py": (),
     "data/sampling.py": (),
+    "data/windows.py": (),
     "readouts/targets.py": (),
     "tiny/vae.py": (),
     "model/wan.py": ("WanEncoder",),
