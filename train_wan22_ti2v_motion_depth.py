@@ -41,7 +41,8 @@ from motion_depth.model.compiling import compile_parts
 from motion_depth.model.heads import MotionDepthHeads
 from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.model.sharding import move_whole, prepare_sharded, take_request
-from motion_depth.processes.exits import NotFiniteError, leave, rank, run_to_the_end, say
+from motion_depth.processes.exits import NotFiniteError, leave, run_to_the_end
+from motion_depth.processes.ranks import rank, say
 from motion_depth.processes.signals import Stopped, Stopping
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.readout import Statistics

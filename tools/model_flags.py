@@ -21,7 +21,7 @@ from motion_depth.latents import LatentLayout
 from motion_depth.model import backbone_kind
 from motion_depth.model.backbone import Backbone
 from motion_depth.processes.devices import choose_device
-from motion_depth.processes.exits import say
+from motion_depth.processes.ranks import say
 from motion_depth.settings import ClipSettings, ModelSettings, flags
 from motion_depth.training.preflight import scene_findings, weigh_record
 

@@ -102,19 +102,19 @@ class RunLog:
         """Says what happened at an iteration, on the console and in `log.jsonl`; the trackers get the values."""
         if self.file is not None:
             ProgressBar.write(f"iteration {step}: {message}", file=sys.stderr)
-            self.file.write(json.dumps(finite({"step": step, "group": "health", **values, "message": message})) + "\n")
-        self.accelerator.log(
-            {"iteration": step, **{f"health/{name}": value for name, value in values.items()}}, step=step
-        )
+        self.log(step, values, "health", message=message)
 
-    def log(self, step: int, row: dict, group: str) -> None:
-        """Writes one row to `log.jsonl`, null for inf and NaN, and, as `group/name`, to the trackers."""
+    def log(self, step: int, row: dict[str, float], group: str, **remarks: str) -> None:
+        """Writes one row to `log.jsonl`, null for inf and NaN, and, as `group/name`, to the trackers.
+
+        Args:
+            remarks: for `log.jsonl` alone.
+        """
         if self.file is not None:
-            known = {"step": step, **({} if group == "train" else {"group": group}), **row}
-            self.file.write(json.dumps(finite(known)) + "\n")
-        self.accelerator.log(
-            {"iteration": step, **{f"{group}/{name}": value for name, value in row.items()}}, step=step
-        )
+            named = {} if group == "train" else {"group": group}
+            self.file.write(json.dumps(finite({"step": step, **named, **row, **remarks})) + "\n")
+        named = {f"{group}/{name}": value for name, value in row.items()}
+        self.accelerator.log({"iteration": step, **named}, step=step)
 
     def update(self, step: int, clips: Clips, health: Health, problem: str | None, **values: float) -> None:
         """Writes what came of an optimizer update: its row, or why it was skipped (`Health.problem`)."""

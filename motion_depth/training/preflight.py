@@ -26,6 +26,7 @@ from motion_depth.model.backbone import Backbone
 from motion_depth.model.lora import lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.processes.devices import count_gpus
+from motion_depth.processes.ranks import local_world_size
 from motion_depth.readouts import READOUTS
 from motion_depth.settings import Settings, check_settings
 from motion_depth.training.architecture import Architecture, planned_model
@@ -171,7 +172,7 @@ def check_shared_memory(settings: Settings, layout: LatentLayout, folder: Path =
     batch = settings.optim.batch_size * sample_bytes(layout, *size, encoded, settings.optim.dtype.itemsize)
     if settings.data.cache_only:
         batch = 3 * math.prod(size)  # read to be encoded: the frames of one clip
-    trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    trainings = local_world_size()
     needed, disk = workers * PREFETCHED * trainings * batch, shutil.disk_usage(folder)
     if needed > disk.free:
         whole = math.ceil((needed + disk.used) / 2**30)

@@ -27,8 +27,8 @@ from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.files.atomic import write_json
 from motion_depth.files.folders import clear_leftovers
 from motion_depth.model.backbone import Backbone
-from motion_depth.processes.exits import say, world_size
 from motion_depth.processes.machines import require_alike, require_shared
+from motion_depth.processes.ranks import say, world_size
 from motion_depth.settings import Settings
 from motion_depth.training.log import LOG_FILE
 from motion_depth.training.optimizer import STATE_FILE
