@@ -71,11 +71,8 @@ NOT_YET = {
     "motion_depth/cache/encode.py",
     "motion_depth/cache/entries.py",
     "motion_depth/clips/dataset.py",
-    "motion_depth/settings.py",
     "motion_depth/tiny/model.py",
     "motion_depth/tiny/vae.py",
-    "motion_depth/training/preflight.py",
-    "motion_depth/training/prepare.py",
     "motion_depth/training/resuming.py",
     "tests/cache/test_cached.py",
     "tests/cache/test_encode.py",
@@ -86,7 +83,6 @@ NOT_YET = {
     "tests/tools/test_shell_scripts.py",
     "tests/training/test_bad_inputs.py",
     "tests/training/test_output_folder.py",
-    "train_wan22_ti2v_motion_depth.py",
 }  # fmt: skip
 
 
