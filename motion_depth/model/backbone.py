@@ -123,7 +123,7 @@ class Backbone(ABC):
     def find(
         cls, model_base_path: Path | None, model_paths: str | None, model_ids: str | None, tokenizer: Path | None
     ) -> Backbone:
-        """The model that one of the first three flags names; takes well under a second, unless it downloads.
+        """The model that one of the first three flags names: looks at headers, loads nothing, may download.
 
         Args:
             model_base_path: a folder. model_paths: a JSON list of files. model_ids: "MODEL_ID:PATTERN,...".

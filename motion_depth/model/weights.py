@@ -1,6 +1,7 @@
 """Where a WAN model's weights lie, and whether they are the right ones.
 
-Nothing is loaded here: names and shapes come from the headers of safetensors files and from the index of .pth archives.
+Names and shapes come from the headers of safetensors files and from the index of .pth archives; no tensor is loaded,
+but those of .pth files of torch before 1.6, which are no archives.
 """
 
 from __future__ import annotations
@@ -192,9 +193,8 @@ def _download(folder: Path, model_id: str, pattern: str) -> str | list[str]:
         with quiet():
             config.download_if_necessary()
     except Exception as error:  # the hubs' clients raise many kinds; all mean that there are no weights
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"--model_id_with_origin_paths: cannot download {model_id}:{pattern} ({reason}); "
+            f"--model_id_with_origin_paths: cannot download {model_id}:{pattern} ({_reason(error)}); "
             "put the weights in a folder and give it as --model_base_path"
         ) from None
     if not config.path:
@@ -220,7 +220,7 @@ def _downloads(folder: Path) -> dict[str, dict[str, int]]:
 def read_shapes(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
     """Every tensor of some files by name, without its data (device "meta"); bytes of tensors are not read.
 
-    Only the .pth files of torch before 1.6, which are no archives, are read as a whole.
+    Only the .pth files of torch before 1.6, which are no archives, are read as a whole, and dropped.
     """
     shapes = {}
     for path in paths:
@@ -253,18 +253,22 @@ def _recognise(paths: Sequence[Path], flag: str) -> tuple[str, dict]:
     try:
         digest = hash_state_dict_keys(read_shapes(paths))
     except Exception as error:  # truncated or foreign: safetensors and torch raise different kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{flag}: {paths[0]} cannot be read as weights ({reason})") from None
+        raise ValueError(f"{flag}: {paths[0]} cannot be read as weights ({_reason(error)})") from None
     for entry in MODEL_CONFIGS:
         if entry["model_hash"] == digest and (part := entry["model_name"].removeprefix("wan_video_")) in MODEL_FILES:
             return part, entry.get("extra_kwargs", {})
     raise ValueError(f"{flag}: {paths[0]} is no WAN model that diffsynth knows (hash {digest})")
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_weights(files: WanFiles) -> dict[str, dict]:
     """Tells what the weights are and returns the library's arguments of each part, such as the DiT's `dim`.
 
-    Takes well under a second, so it comes before anything is loaded.
+    Reads no more than `read_shapes` does, so it comes before anything is loaded.
 
     Raises:
         ValueError: a file cannot be read, is another model, or the DiT is not of WAN2.2-TI2V's kind.

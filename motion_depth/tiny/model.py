@@ -1,7 +1,7 @@
 """A tiny model in WAN2.2-TI2V-5B's shape and file layout, for machines without the real weights.
 
 The DiT and the text encoder are the library's classes at small width with random weights, the tokenizer is a small
-byte-level one, the VAE is `tiny_vae.LinearVideoVAE`. `tools/demo/make_tiny_wan.py` writes the files;
+byte-level one, the VAE is `vae.LinearVideoVAE`. `tools/demo/make_tiny_wan.py` writes the files;
 `register_model_configs` makes the library's loader recognise them.
 """
 
@@ -9,7 +9,6 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -66,7 +65,7 @@ TOKENIZER_PROMPTS = (
 )
 
 
-def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text_dim: int = 64) -> dict[str, Any]:
+def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text_dim: int = 64) -> dict[str, object]:
     """The arguments of the library's `WanModel`: TI2V-5B's flags at small width.
 
     Raises:
@@ -100,7 +99,7 @@ def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text
     }
 
 
-def text_encoder_arguments(vocab: int, dim: int = 64) -> dict[str, Any]:
+def text_encoder_arguments(vocab: int, dim: int = 64) -> dict[str, object]:
     """The arguments of the library's `WanTextEncoder` (umT5) at small width."""
     return {"vocab": vocab, "dim": dim, "dim_attn": dim, "dim_ffn": 2 * dim, "num_heads": 4, "num_layers": 2}
 
@@ -138,7 +137,7 @@ def class_path(cls: type) -> str:
 
 
 def write_tiny_wan(
-    folder: Path, vae: LinearVideoVAE, dit_kwargs: dict[str, Any], seed: int = 0
+    folder: Path, vae: LinearVideoVAE, dit_kwargs: dict[str, object], seed: int = 0
 ) -> dict[str, nn.Module]:
     """Write the whole model into `folder`, which exists; the DiT and the text encoder are drawn from `seed`.
 
@@ -209,7 +208,7 @@ def _class_name(entry: dict) -> str:
     return str(entry["model_class"]).rpartition(".")[2]
 
 
-def _check_entry(entry: Any, where: str) -> None:
+def _check_entry(entry: object, where: str) -> None:
     keys = {"model_hash", "model_name", "model_class", "extra_kwargs"}
     if not isinstance(entry, dict) or set(entry) != keys:
         found = sorted(entry) if isinstance(entry, dict) else type(entry).__name__
@@ -232,7 +231,7 @@ def _check_entry(entry: Any, where: str) -> None:
         raise ValueError(f"{where}: extra_kwargs: {problem}")
 
 
-def _too_large(arguments: dict[str, Any]) -> str | None:
+def _too_large(arguments: dict[str, object]) -> str | None:
     """Which of a model's arguments is no number or flag that a model can be built with; None if none is."""
     limits = {"num_layers": MOST_LAYERS, "vocab": LARGEST_VOCABULARY}
     for name, value in arguments.items():

@@ -214,6 +214,11 @@ def test_registering_twice_changes_nothing(folder):
     assert len(MODEL_CONFIGS) == before + 3
 
 
+def test_a_class_is_known_by_its_name_in_whatever_module_an_older_file_has_it(folder, tmp_path):
+    tiny.register_model_configs(edited(folder, tmp_path, 2, model_class="motion_depth.tiny_vae.LinearVideoVAE"))
+    assert MODEL_CONFIGS[-1]["model_class"] == "motion_depth.tiny.vae.LinearVideoVAE"
+
+
 def test_folder_without_the_file_registers_nothing(tmp_path):
     before = list(MODEL_CONFIGS)
     tiny.register_model_configs(tmp_path)
