@@ -103,6 +103,7 @@ find_weights() {
 
 # Sets FLAGS: each setting at the top of the stage script ($1) as the training script's flag of the same name, in small
 # letters, but for those that are empty.
+# shellcheck disable=SC2034,SC2153 # names that are read by way of ${!name}, and that the stage scripts set
 settings_to_flags() {
     local name trackers=",$REPORT_TO,"
     [[ "$USE_WANDB" != 0 ]] || trackers="${trackers//,wandb,/,none,}"
@@ -121,7 +122,7 @@ settings_to_flags() {
 
 # Prints what is about to run; the training script adds what it reads from the data (scenes, clips, updates).
 # $1 = title, the rest = the flags that the user added.
-# shellcheck disable=SC2154 # the stage scripts set these
+# shellcheck disable=SC2153,SC2154 # the stage scripts set these
 describe_run() {
     local title="$1" device=CPU length="$NUM_EPOCHS epochs"
     shift

@@ -200,7 +200,7 @@ def test_a_run_that_goes_on_keeps_a_better_model_from_a_later_step(flags, tmp_pa
         at_iteration(patch, 8, lambda _: os.kill(os.getpid(), signal.SIGKILL))
         in_another_process(*given).join()
     assert step_of(tmp_path / "out/best") == 6
-    monkeypatch.setattr(training.Validation, "run", lambda *a: {"score": 0.5})
+    monkeypatch.setattr(training.Validation, "run", lambda *a: 0.5)
     done = train(*given, "--resume", "auto")
     assert done.code == 0, done.err
     assert step_of(tmp_path / "out/best") == 6

@@ -115,7 +115,7 @@ def test_a_run_says_when_much_of_it_is_warm_up(stages, tmp_path):
 
 
 def test_a_signal_before_the_first_iteration_ends_at_once(stages, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "check_settings", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training, "check_before_reading", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     done = train(*stages[1][0], "--output_path", tmp_path / "out")
     assert done.code == STOPPED
     assert done.err == "stopped by SIGTERM before the first iteration\n"

@@ -112,7 +112,7 @@ def test_gradients_from_the_middle_of_an_update_are_refused_with_what_to_do(shor
 def test_an_update_of_another_size_is_refused_with_the_setting_that_keeps_it(
     short, flags, tmp_path, monkeypatch, processes, changes, fix
 ):
-    monkeypatch.setattr(training, "world_size", lambda: processes)
+    monkeypatch.setattr("motion_depth.training.resuming.world_size", lambda: processes)
     copied(short / "step-4", tmp_path / "out/step-4")
     done = train(*flags, "--gradient_accumulation_steps", ACCUMULATION, *changes, "--output_path", tmp_path / "out",
                  "--resume", "auto")  # fmt: skip
