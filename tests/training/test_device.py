@@ -25,7 +25,7 @@ def show(message, *_):
 def watched(run, *rest):
     warnings.showwarning = show
     warnings.simplefilter("always")
-    clip, update, add = training.clip_grad_norm_, run.log.update, run.log.add
+    clip, update, add, save = training.clip_grad_norm_, run.log.update, run.log.add, run.save
 
     def added(*arguments):
         add(*arguments)
@@ -39,8 +39,12 @@ def watched(run, *rest):
         update(*arguments, **row)
         torch.cuda.set_sync_debug_mode("warn")
 
+    def saved(*arguments):
+        torch.cuda.set_sync_debug_mode("default")
+        save(*arguments)
+
     count = ctypes.c_int.in_dll(cuda, "large_pageable_copies")
-    training.clip_grad_norm_, run.log.update, run.log.add = clipped, updated, added
+    training.clip_grad_norm_, run.log.update, run.log.add, run.save = clipped, updated, added, saved
     torch.cuda.set_sync_debug_mode("warn")
     try:
         loop(run, *rest)

@@ -222,8 +222,8 @@ def test_a_second_job_is_refused_and_takes_nothing_away_from_the_first(flags, tm
             writing.set()
             assert go_on.wait(300)
 
-    here, real = os.getpid(), checkpoint.write_flushed
-    monkeypatch.setattr(checkpoint, "write_flushed", lambda *a: (real(*a), wait()))
+    here, real = os.getpid(), checkpoint.flush
+    monkeypatch.setattr(checkpoint, "flush", lambda *a: (real(*a), wait()))
     first = in_another_process(*given)
     assert writing.wait(300)
     before = without_lock(snapshot(output))
