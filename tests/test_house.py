@@ -67,18 +67,6 @@ def test_parts_import_no_tool_and_read_no_command_line(path):
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines
 # Still longer, or with an Any in a part's signature: no file may join these.
 NOT_YET = {
-    "motion_depth/cache/cached.py",
-    "motion_depth/cache/encode.py",
-    "motion_depth/cache/entries.py",
-    "motion_depth/clips/dataset.py",
-    "motion_depth/tiny/model.py",
-    "motion_depth/tiny/vae.py",
-    "motion_depth/training/resuming.py",
-    "tests/cache/test_cached.py",
-    "tests/cache/test_encode.py",
-    "tests/data/test_motion.py",
-    "tests/data/test_scene.py",
-    "tests/model/test_wan.py",
     "tests/tiny/test_model.py",
     "tests/tools/test_shell_scripts.py",
     "tests/training/test_bad_inputs.py",

@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +103,7 @@ class ClipCache:
         self,
         folder: Path,
         dataset: MotionDepthDataset,
-        weights: Mapping[str, Any],
+        weights: Mapping[str, object],
         dtype: torch.dtype,
     ):
         if folder.exists() and not folder.is_dir():

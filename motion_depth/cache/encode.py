@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,12 +119,12 @@ class _Unencoded(Dataset):
         return clip.frames, {**pack_maps(pack_targets(clip)), "shape": torch.tensor(clip.depth.shape)}
 
 
-def _share(items: Sequence[Any], rank: int, processes: int) -> Sequence[Any]:
+def _share(items: Sequence[object], rank: int, processes: int) -> Sequence[object]:
     """Neighbours stay together: windows of a scene read the same files."""
     return items[len(items) * rank // processes : len(items) * (rank + 1) // processes]
 
 
-def _rotated(items: Sequence[Any]) -> Sequence[Any]:
+def _rotated(items: Sequence[object]) -> Sequence[object]:
     """Begins somewhere else each time, so that two jobs that fill one cache divide the work."""
     start = random.SystemRandom().randrange(len(items)) if items else 0
     return [*items[start:], *items[:start]]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -43,8 +43,8 @@ class Entry:
 
     folder: Path
     stem: str
-    subject: dict[str, Any]
-    made_of: dict[str, Any]
+    subject: dict[str, object]
+    made_of: dict[str, object]
 
     @cached_property
     def key(self) -> str:
@@ -101,7 +101,7 @@ class Entry:
         write_whole(self.path, data)
         return len(data)
 
-    def _others(self) -> Iterator[dict[str, Any]]:
+    def _others(self) -> Iterator[dict[str, object]]:
         """Headers of entries with this subject, the newest first."""
         for path in sorted(self.folder.glob(f"{self.stem}-*{SUFFIX}"), key=_modified, reverse=True):
             try:
@@ -111,7 +111,7 @@ class Entry:
             if header["subject"] == json.loads(_json(self.subject)):
                 yield header
 
-    def _changes(self, before: dict[str, Any]) -> list[str]:
+    def _changes(self, before: dict[str, object]) -> list[str]:
         """What differs from another entry: "files", or "settings (height, width)"."""
         now = json.loads(_json(self.made_of))
         changes = []
@@ -126,7 +126,7 @@ class Entry:
         return changes
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> dict[str, object]:
     """`key`, `subject`, `made_of` and `checksum` of an entry's file, whose size is compared with what it should be.
 
     Raises:
@@ -168,7 +168,7 @@ def _header_size(first: bytes) -> int:
     return size
 
 
-def _metadata(header: bytes) -> dict[str, Any]:
+def _metadata(header: bytes) -> dict[str, object]:
     about = json.loads(json.loads(header)["__metadata__"][METADATA])
     return {name: about[name] for name in ("key", "checksum", "subject", "made_of")}
 
@@ -178,5 +178,5 @@ def _expect_size(file: BinaryIO, expected: int) -> None:
         raise ValueError(f"{found} bytes, expected {expected}")
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from diffsynth.core.data.unified_dataset import UnifiedDataset
@@ -76,7 +76,7 @@ class MotionDepthDataset(UnifiedDataset):
         operator: LoadImageSequenceWithMotionWrapper,
         repeat: int = 1,
         seed: int = 0,
-        reduce: Callable[[dict[str, Any]], Any] | None = None,
+        reduce: Callable[[dict[str, object]], object] | None = None,
     ):
         if not is_integer(repeat) or repeat < 1:
             raise ValueError(f"--dataset_repeat: found {repeat!r}, expected a whole number from 1 on")
@@ -107,7 +107,7 @@ class MotionDepthDataset(UnifiedDataset):
         _, scene, window = self.clip_at(position)
         return f"clip {position} (scene {scene}, window {window})"
 
-    def __getitem__(self, position: int) -> Any:
+    def __getitem__(self, position: int) -> object:
         """The item at a position, which may lie in any epoch.
 
         Returns:
@@ -129,7 +129,7 @@ class MotionDepthDataset(UnifiedDataset):
             raise ValueError(f"{self.metadata_path} row {number}: {error}") from None
 
 
-def raise_load_errors(batch: Any) -> Any:
+def raise_load_errors(batch: object) -> object:
     """Return a loader's batch, or raise the first LoadError in it: call this in the main process.
 
     The exception then begins there. Raised in a worker, it would reach the user inside two tracebacks.

@@ -13,7 +13,6 @@ Axes: b clip, c channel, t latent step, h and w rows and columns of latents; k, 
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from diffsynth.models.wan_video_vae import VideoVAE38_, WanVideoVAE, WanVideoVAE38
@@ -130,11 +129,11 @@ class LinearVideoVAE(WanVideoVAE):
     def single_decode(self, hidden_state: Tensor, device: torch.device | str) -> Tensor:
         return self.model.decode(hidden_state.to(device)).clamp_(-1, 1)
 
-    def tiled_encode(self, video: Tensor, device: torch.device | str, tile_size: Any, tile_stride: Any) -> Tensor:
+    def tiled_encode(self, video: Tensor, device: torch.device | str, tile_size: object, tile_stride: object) -> Tensor:
         return self.single_encode(video, device)
 
     def tiled_decode(
-        self, hidden_states: Tensor, device: torch.device | str, tile_size: Any, tile_stride: Any
+        self, hidden_states: Tensor, device: torch.device | str, tile_size: object, tile_stride: object
     ) -> Tensor:
         return self.single_decode(hidden_states, device)
 

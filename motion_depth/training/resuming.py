@@ -76,9 +76,7 @@ def begin(
     return start if _stamps(output_path) == before else search()
 
 
-def find_start(
-    settings: Settings, processes: int, clips: int, say: Say, identify: Identify = lambda _: {}
-) -> Start:  # fmt: skip
+def find_start(settings: Settings, processes: int, clips: int, say: Say, identify: Identify = lambda _: {}) -> Start:
     """What --resume asks for, and how far it is from there. Only reads.
 
     Args:

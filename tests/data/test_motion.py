@@ -9,7 +9,7 @@ from torch import Tensor
 
 from motion_depth.data import motion
 from motion_depth.data.convention import camera_rests
-from motion_depth.data.motion import FrameMotion, MotionConvention, compose, cover_crop, decode_motion, warp
+from motion_depth.data.motion import FrameMotion, MotionConvention, compose, decode_motion, warp
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -276,104 +276,3 @@ def test_nothing_there_before_and_after_is_the_same_surface():
 # --- compose: a moving card, whose motion over any number of frames is known ------------------------------------------
 
 CARD_HEIGHT, CARD_WIDTH, WALL = 96, 120, 4.0
-
-
-def card(t: float) -> tuple[Tensor, float, float]:
-    """Centre in pixels, half-size in pixels and distance of a square card that speeds up and comes nearer."""
-    depth = 3.2 - 0.04 * t
-    return torch.tensor([30.0 + 2.3 * t + 0.12 * t * t, 52.0 - 1.1 * t]), 70.0 / depth, depth
-
-
-def card_motion(t: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Exact flow (2, H, W) from frame t to t - steps, depth (H, W), and where the card is (H, W), at frame t."""
-    points = grid(CARD_HEIGHT, CARD_WIDTH)
-    centre, half, depth = card(t)
-    before, _, depth_before = card(t - steps)
-    offset = points - centre[:, None, None]
-    on_card = (offset.abs() <= half).all(dim=0)
-    was_at = before[:, None, None] + offset * (depth / depth_before)
-    flow = torch.where(on_card, was_at - points, 0.0)
-    return flow, torch.where(on_card, depth, WALL), on_card
-
-
-def covered(points: Tensor, t: int) -> Tensor:
-    """Whether points (2, H, W) lie on the card at frame t."""
-    centre, half, _ = card(t)
-    return ((points - centre[:, None, None]).abs() <= half).all(dim=0)
-
-
-@pytest.mark.parametrize("steps", [2, 3, 4])
-def test_composed_motion_of_a_moving_card_is_the_exact_motion(steps):
-    errors, kept, blind = [], [], []
-    for t in range(steps, 14):
-        frames = [frame(*card_motion(t - j, 1)[:2]) for j in range(steps)]
-        composed, valid = compose(frames)
-        exact, _, on_card = card_motion(t, steps)
-        error = (composed - exact).norm(dim=0)
-        points = grid(CARD_HEIGHT, CARD_WIDTH)
-        hidden = ~on_card & torch.stack([covered(points, t - j) for j in range(1, steps)]).any(dim=0)
-        errors.append(error[valid & (on_card | hidden)])
-        kept.append(valid[on_card])
-        blind.append(valid[hidden])
-    assert torch.cat(errors).quantile(0.99) < 0.01
-    assert torch.cat(errors).max() < 0.1
-    assert torch.cat(kept).float().mean() > 0.8
-    assert torch.cat(blind).numel() > 300
-    assert not torch.cat(blind).any()  # the wall behind the card was not seen there: no vector of the card is its
-
-
-# --- scaling and cutting ---------------------------------------------------------------------------------------------
-
-SIZES = [
-    ((96, 160), (64, 64)),
-    ((160, 96), (64, 96)),
-    ((50, 70), (64, 64)),
-    ((480, 480), (96, 96)),
-    ((37, 91), (32, 64)),
-]
-
-
-@pytest.mark.parametrize(("source", "target"), SIZES)
-def test_nearest_takes_the_pixel_that_holds_the_centre(source, target):
-    crop = cover_crop(source, target)
-    assert min(resized - size for resized, size in zip(crop.resized, target, strict=True)) == 0
-    chosen = crop.nearest(grid(*source))
-    assert chosen.shape == (2, *target)
-    ratio = torch.tensor([source[1] / crop.resized[1], source[0] / crop.resized[0]])[:, None, None]
-    start = torch.tensor([crop.left, crop.top])[:, None, None]
-    centre = (grid(*target) + start + 0.5) * ratio - 0.5
-    assert (chosen - centre).abs().max() <= 0.5 + 1e-4
-
-
-def test_the_same_size_is_left_alone():
-    image = torch.rand(3, 32, 64)
-    assert cover_crop((32, 64), (32, 64)).nearest(image) is image
-
-
-def test_motion_scales_x_by_the_width_and_y_by_the_height():
-    crop = cover_crop((33, 100), (64, 64))
-    assert crop.resized == (64, 194)
-    flow, valid = crop.motion(shifted(1.0, -1.0, 33, 100), torch.ones(33, 100, dtype=torch.bool))
-    torch.testing.assert_close(flow[:, 10, 10], torch.tensor([1.94, -64 / 33]))
-    assert valid[2:, :62].all()
-
-
-def test_motion_that_leaves_the_cut_picture_is_invalid():
-    valid = torch.ones(32, 96, dtype=torch.bool)
-    valid[5, 40] = False
-    flow, cut_valid = cover_crop((32, 96), (32, 32)).motion(shifted(-3.0, 0.0, 32, 96), valid)
-    assert not cut_valid[:, :3].any()
-    assert not cut_valid[5, 40 - 32]
-    assert cut_valid.sum() == 32 * 29 - 1
-    assert torch.equal(flow[0], torch.where(cut_valid, -3.0, 0.0))
-
-
-def test_scaling_a_rotation_scales_its_vectors_with_the_picture():
-    source = grid(96, 160) - torch.tensor([79.5, 47.5])[:, None, None]
-    flow = torch.stack([-source[1], source[0]]) * 0.05
-    crop = cover_crop((96, 160), (192, 192))
-    scaled, valid = crop.motion(flow, torch.ones(96, 160, dtype=torch.bool))
-    target = grid(192, 192) - 95.5
-    expected = torch.stack([-target[1], target[0]]) * 0.05
-    assert valid.float().mean() > 0.8
-    assert (scaled - expected)[:, valid].abs().max() <= 0.05 * 0.5 * 2 + 1e-4  # half a pixel of the source
