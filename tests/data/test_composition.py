@@ -50,14 +50,3 @@ def test_composed_motion_of_a_moving_card_is_the_exact_motion(steps):
     assert torch.cat(kept).float().mean() > 0.8
     assert torch.cat(blind).numel() > 300
     assert not torch.cat(blind).any()  # the wall behind the card was not seen there: no vector of the card is its
-
-
-# --- scaling and cutting ---------------------------------------------------------------------------------------------
-
-SIZES = [
-    ((96, 160), (64, 64)),
-    ((160, 96), (64, 96)),
-    ((50, 70), (64, 64)),
-    ((480, 480), (96, 96)),
-    ((37, 91), (32, 64)),
-]

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from motion_depth.data.motion import cover_crop
-from tests.data.test_motion import SIZES, grid, shifted
+from tests.data.test_motion import grid, shifted
+
+SIZES = [
+    ((96, 160), (64, 64)),
+    ((160, 96), (64, 96)),
+    ((50, 70), (64, 64)),
+    ((480, 480), (96, 96)),
+    ((37, 91), (32, 64)),
+]
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)

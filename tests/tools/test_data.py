@@ -175,7 +175,8 @@ def test_the_text_encoder_is_gone_before_the_other_models_come(
     run_generate(*flags, "--image", tmp_path / "ball.png", "--prompt", "A ball.", "--output", tmp_path / "made",
                  *GENERATE_FAST)  # fmt: skip
     run_generate(*flags, "--dataset_base_path", base, "--csv", csv, "--reread", "--output", tmp_path / "read")
-    assert in_memory == [{"text_encoder"}, {"dit", "vae"}] * 3
+    assert not [parts for parts in in_memory if "text_encoder" in parts and len(parts) > 1]
+    assert (in_memory.count({"text_encoder"}), in_memory.count({"dit", "vae"})) == (3, 3)
 
 
 def test_guidance_leads_away_from_the_negative_prompt(flags, first_frame, tmp_path):
@@ -255,7 +256,7 @@ def test_the_summary_says_what_moves_or_that_nothing_does(own, expected):
     assert lines[0] == f"motion  explains {100 * own['explained']:.1f} % of what changes from frame to frame"
     assert lines[1].strip().startswith(expected)
     assert lines[5].strip().startswith(expected)
-    assert lines[-1] == "truth   finished video, noise 0.02: AbsRel 0.1 (mean depth 0.2); moving EPE: nothing moves"
+    assert lines[-1] == "truth   finished video, noise 0.02: moving EPE: nothing moves; AbsRel 0.1 (mean depth 0.2)"
 
 
 def test_the_summary_says_that_nothing_changes():

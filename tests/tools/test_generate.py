@@ -139,7 +139,7 @@ def test_mistakes_are_told_before_any_model_is_loaded(
         ([*ball, "--device", "cuda:99"], "--device cuda:99: found"),
         ([*ball, "--motion_units", "ndc"], "--motion_units: found no scene"),
         ([*ball, "--height", 100], "--height: found 100, expected a multiple of 32"),
-        ([*ball, "--num_frames", 10], "--num_frames 10: expected 4k+1"),
+        ([*ball, "--num_frames", 10], "--num_frames: found 10, expected 4k+1"),
         ([*ball, "--num_inference_steps", 1], "--num_inference_steps 1: expected at least 2"),
         ([*ball, "--read_noise", 2], "--read_noise 2.0"),
         ([*ball, "--export", "ply"], "found --fov None"),

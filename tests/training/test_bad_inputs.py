@@ -89,7 +89,7 @@ DATA = {
     "scene above the folder": (write("my.csv", "video,prompt\n../data/a,x\n"), "row 1: scene '../data/a'"),
     "absolute scene": (write("my.csv", "video,prompt\n/etc,x\n"), "row 1: scene '/etc'"),
     "link out of the folder": (link_out, "leads out of"),
-    "no depth folder": (lambda i: shutil.rmtree(i.data / "a/distance_to_camera"), "has no folder distance_to_camera"),
+    "no depth folder": (lambda i: shutil.rmtree(i.data / "a/distance_to_camera"), "but not distance_to_camera"),
     "no motion files": (
         lambda i: [path.unlink() for path in (i.data / "a/motion_vectors").iterdir()] and None,
         "a/motion_vectors: found no .npy file",

@@ -39,6 +39,7 @@ def test_wandb_without_a_login_writes_rows_and_pictures_into_files(tmp_path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     run_id = run(tmp_path, "wandb", range(2))
     assert f"wandb: offline, WANDB_MODE=offline; files go to {tmp_path / 'wandb'}\n" in capsys.readouterr().out
+    time.sleep(1.1)  # the second folder's name has the second in it
     assert run(tmp_path, "wandb", range(2, 3), run_id) == run_id
     [first, second] = sorted(tmp_path.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
     for kind in (b"train/motion_loss", b"val/panel", b"val/video"):
