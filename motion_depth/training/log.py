@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections import defaultdict
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from motion_depth.clips.batch import Batch
 from motion_depth.clips.noise import noise_bin
-from motion_depth.files.atomic import finite, write_whole
+from motion_depth.files.atomic import finite, flush, write_whole
 from motion_depth.progress import ProgressBar
 from motion_depth.training.health import Clips, Health
 
@@ -151,8 +150,7 @@ def _keep_rows_until(path: Path, step: int) -> None:
     if undone:
         with path.with_name(UNDONE_FILE).open("a") as file:
             file.writelines(undone)
-            file.flush()
-            os.fsync(file.fileno())
+        flush(path.with_name(UNDONE_FILE))
         write_whole(path, "".join(kept))
 
 

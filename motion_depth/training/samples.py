@@ -180,15 +180,15 @@ def agree_on_data(
     Raises:
         ValueError: on all processes, if machines have other weights, CSVs, or numbers of frames.
     """
-    found = None
+    found = identity = None
     if accelerator.is_local_main_process:
         tables = {"--dataset_metadata_path": train} | ({"--val_metadata_path": held_out} if held_out else {})
-        found = {f"weights ({part})": digests for part, digests in backbone.identity().items()}
+        identity = backbone.identity()
+        found = {f"weights ({part})": digests for part, digests in identity.items()}
         for flag, dataset in tables.items():
             rows = [(row["video"], row["prompt"]) for row in dataset.data]
             found[f"{flag} or its scenes' frames"] = list(zip(rows, dataset.windows, strict=True))
     require_alike(accelerator, found)
-    identity = found and {name[9:-1]: digests for name, digests in found.items() if name.startswith("weights (")}
     return broadcast_object_list([identity])[0]
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from einops import rearrange
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from motion_depth.files.atomic import expect_file
+from motion_depth.files.atomic import expect_file, flush
 from motion_depth.files.digests import file_digest
+from motion_depth.files.folders import complete_folder
 from motion_depth.tiny import model as tiny
 from motion_depth.tiny.vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
 
@@ -230,19 +230,15 @@ def make(args: argparse.Namespace) -> None:
     print(f"{len(scenes)} scenes; VAE fitted on {len(windows)} windows of {BLOCK_FRAMES} frames in {seconds:.1f} s")
     first, rest = picture_quality(vae, scenes)
     print(f"its pictures: PSNR {first:.1f} dB first frame, {rest:.1f} dB the others")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        new = Path(scratch, "new")
-        new.mkdir()
+    with complete_folder(output) as new:
         models = tiny.write_tiny_wan(new, vae, dit_kwargs, args.seed)
         written = sorted(path for path in new.rglob("*") if path.is_file())
         settings[FILES] = {path.relative_to(new).as_posix(): file_digest(path) for path in written}
         (new / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        for path in (*written, new / SETTINGS_FILE):
+            flush(path)
         if output.exists() and any(output.iterdir()):
             expect_own(output, unchanged=True)  # again: making the new one took a while
-        if output.exists():
-            output.rename(Path(scratch, "old"))
-        new.rename(output)
     for name, model in models.items():
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"  {name:<44}{(output / name).stat().st_size / 1e6:5.1f} MB {parameters / 1e6:6.2f} M parameters")
