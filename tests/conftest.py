@@ -12,6 +12,7 @@ from motion_depth.model.wan import Wan, WanDit
 from motion_depth.pictures.media import read_picture
 from tests.no_kernels import NoKernels
 from tests.support.quantities import statistics_of
+from tests.support.run_inputs import Inputs, finished_run
 from tests.support.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
 from tests.support.tool_runs import SIZE, make_checkpoint
 
@@ -120,3 +121,15 @@ def small_heads(small_dit) -> MotionDepthHeads:
 def no_kernels(tmp_path_factory) -> NoKernels:
     """Runs programs that see a GPU, whose kernels do nothing."""
     return NoKernels(tmp_path_factory.mktemp("no_kernels"))
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_wan, tmp_path_factory) -> Inputs:
+    """Inputs of the training script with a finished run, to be read only."""
+    return finished_run(tmp_path_factory.mktemp("inputs") / "whole", tiny_wan)
+
+
+@pytest.fixture
+def inputs(whole, tmp_path) -> Inputs:
+    """A copy of them, to be changed."""
+    return whole.copy(tmp_path / "inputs")

@@ -65,13 +65,6 @@ def test_parts_import_no_tool_and_read_no_command_line(path):
 
 
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines
-# Still longer, or with an Any in a part's signature: no file may join these.
-NOT_YET = {
-    "tests/tiny/test_model.py",
-    "tests/tools/test_shell_scripts.py",
-    "tests/training/test_bad_inputs.py",
-    "tests/training/test_output_folder.py",
-}  # fmt: skip
 
 
 def is_table(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -84,11 +77,7 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-def tidy(*paths: Path) -> list[Path]:
-    return [path for path in paths if by_name(path) not in NOT_YET]
-
-
-@pytest.mark.parametrize("path", tidy(ROOT / f"{SCRIPT}.py", *PARTS, *TOOLS, *TESTS), ids=by_name)
+@pytest.mark.parametrize("path", [ROOT / f"{SCRIPT}.py", *PARTS, *TOOLS, *TESTS], ids=by_name)
 def test_files_and_functions_are_short(path):
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
     for function in functions(path):
@@ -96,7 +85,7 @@ def test_files_and_functions_are_short(path):
         assert lines <= LONGEST_FUNCTION or is_table(function), f"{function.name} takes {lines} lines"
 
 
-@pytest.mark.parametrize("path", tidy(*PARTS), ids=by_name)
+@pytest.mark.parametrize("path", PARTS, ids=by_name)
 def test_signatures_of_parts_say_what_is_taken_and_given(path):
     for function in functions(path):
         taken = [node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)]

@@ -21,11 +21,9 @@ from tests.support.cache_setup import alter
 from tests.support.inprocess import snapshot, train
 from tests.support.run_inputs import (
     DIT,
-    Inputs,
     break_final,
     edit_in,
     expect_refusal,
-    finished_run,
     other_motion,
     other_weights,
     resume_after,
@@ -68,16 +66,6 @@ CASES = {
         "Give those it was trained on, or --trust_model to go on with these",
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_wan, tmp_path_factory) -> Inputs:
-    return finished_run(tmp_path_factory.mktemp("provenance") / "whole", tiny_wan)
-
-
-@pytest.fixture
-def inputs(whole, tmp_path) -> Inputs:
-    return whole.copy(tmp_path / "inputs")
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

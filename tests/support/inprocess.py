@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -64,3 +65,21 @@ def two_processes(*flags: object, folder: Path, program: str = "", **environment
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of everything below a folder."""
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+
+
+def at_iteration(monkeypatch, number: int, action: Callable[[dict], dict | None], onwards: bool = False) -> None:
+    """Calls `action(losses)` in an iteration of the next run, counted from 1, or from it onwards: other losses, or a
+    signal."""
+    real, count = training.step_losses, [0]
+
+    def step_losses(*args):
+        count[0] += 1
+        losses = real(*args)
+        now = count[0] >= number if onwards else count[0] == number
+        return (now and action(losses)) or losses
+
+    monkeypatch.setattr(training, "step_losses", step_losses)
+
+
+def nan(losses: dict) -> dict:
+    return losses | {"loss": losses["loss"] * torch.nan}

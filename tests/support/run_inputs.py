@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from motion_depth.training.validation import Validation
 from tests.support.inprocess import train
 from tests.support.scene_files import plain_scene
 
@@ -156,11 +158,38 @@ def expect_refusal(code: int, err: str, message: str) -> None:
     assert sum("error: " in line for line in err.splitlines()) == 1
 
 
-def finished_run(root: Path, tiny_wan: Path) -> Inputs:
-    """Inputs in a folder, and a stage-1 run of two iterations on them."""
+def plain_flags(root: Path, tiny_wan: Path) -> list[object]:
+    """Writes scenes `a` and `b` and their CSV into a folder; flags of small clips of them, and of the model."""
     for scene in ("a", "b"):
         plain_scene(root / "data" / scene)
     (root / "my.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
+    return [
+        *("--dataset_base_path", root / "data", "--dataset_metadata_path", root / "my.csv"),
+        *("--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no"),
+        *("--dataset_num_workers", 0),
+    ]
+
+
+def validated_flags(root: Path, tiny_wan: Path) -> list[object]:
+    """Flags of a stage-1 run of eight iterations on `plain_flags`, validated on a third scene every second."""
+    flags = plain_flags(root, tiny_wan)
+    plain_scene(root / "data/c")
+    (root / "val.csv").write_text("video,prompt\nc,A cube.\n")
+    return [
+        *("--stage", 1, *flags, "--head_size", "small", "--gradient_accumulation_steps", 1),
+        *("--val_metadata_path", root / "val.csv", "--val_steps", 2, "--save_steps", 0, "--max_steps", 8),
+    ]
+
+
+def later_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every validation of a run has a better score than those before."""
+    real = Validation.score
+    monkeypatch.setattr(Validation, "score", lambda *a: real(*a) | {"score": 1 / (1 + a[1])})
+
+
+def finished_run(root: Path, tiny_wan: Path) -> Inputs:
+    """Inputs in a folder, and a stage-1 run of two iterations on them."""
+    plain_flags(root, tiny_wan)
     shutil.copytree(tiny_wan, root / "model")
     inputs = Inputs(root)
     done = train(*inputs.argv(output_path=inputs.runs))

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from motion_depth.checkpoints.checkpoint import read_checkpoint
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
 
@@ -39,11 +41,14 @@ def must_run(*arguments: object, **environment: str) -> subprocess.CompletedProc
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All trained tensors of a checkpoint folder."""
-    names = ("motion_head.safetensors", "depth_head.safetensors", "lora.safetensors")
-    return {f"{name}/{key}": value for name in names if (folder / name).exists()
-            for key, value in load_file(folder / name).items()}  # fmt: skip
+    """All tensors of a checkpoint folder but the optimizer's state."""
+    files = sorted(path for path in folder.glob("*.safetensors") if path.stem != "training_state")
+    return {f"{path.stem}/{name}": value for path in files for name, value in load_file(path).items()}
 
 
 def rows(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def step_of(folder: Path) -> int:
+    return read_checkpoint(folder).config["training"]["step"]

@@ -5,64 +5,14 @@ A stand-in for Python answers the scripts' questions (how many GPUs) and prints 
 
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import train_wan22_ti2v_motion_depth as training
 from tests.support.runs import ROOT
-from tests.support.shells import STAGES, shell, write_script
+from tests.support.shells import as_dict, command_of, launcher_and_flags, write_script
 
-MODEL_ID = "Wan-AI/Wan2.2-TI2V-5B"
 ACCELERATE, TORCHRUN = "accelerate.commands.launch", "torch.distributed.run"
-
-FAKE_PYTHON = """#!/usr/bin/env bash
-[[ "$1" != -c ]] || exit 0
-if [[ "$*" == "-m motion_depth.processes.devices" ]]; then
-    echo "${FAKE_GPUS:-0}"
-    exit 0
-fi
-printf '%s\\n' "use_cpu=${ACCELERATE_USE_CPU:-}" "threads=${OMP_NUM_THREADS:-}" COMMAND "$@"
-exit "${FAKE_STATUS:-0}"
-"""
-
-
-@pytest.fixture
-def fake_python(tmp_path) -> Path:
-    return write_script(tmp_path / "bin" / "python", FAKE_PYTHON)
-
-
-@pytest.fixture
-def stage(tmp_path, fake_python):
-    """Runs stage 1 or 2 in a folder where stage 1 has finished, with the stand-in for Python."""
-    (tmp_path / "outputs/stage1/final").mkdir(parents=True)
-
-    def run(number: int, *flags: object, **environment: object) -> subprocess.CompletedProcess:
-        return shell(STAGES[number], *flags, cwd=tmp_path, **{"PYTHON": fake_python, **environment})
-
-    return run
-
-
-def command_of(done: subprocess.CompletedProcess) -> list[str]:
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    return lines[lines.index("COMMAND") + 1 :]
-
-
-def launcher_and_flags(command: list[str]) -> tuple[list[str], dict[str, str | bool]]:
-    """What stands before the training script, and its flags; a flag without a value is True."""
-    at = command.index(str(ROOT / "train_wan22_ti2v_motion_depth.py"))
-    return command[:at], as_dict(command[at + 1 :])
-
-
-def as_dict(words: list[str]) -> dict[str, str | bool]:
-    flags: dict[str, str | bool] = {}
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word.startswith("--"):
-            flags[word.removeprefix("--")] = True if following.startswith("--") else following
-    return flags
 
 
 def test_stage1_defaults_are_the_reference_job(stage):
@@ -278,75 +228,3 @@ def test_a_python_without_the_libraries_is_refused(stage, tmp_path):
     done = stage(1, PYTHON=lacking)
     assert done.returncode == 2
     assert "lacks torch, diffsynth or accelerate; run 'bash tools/setup.sh'" in done.stderr
-
-
-# Asks the real file for the devices.
-PASS_ON = f"""#!/usr/bin/env bash
-[[ "$*" != "-m motion_depth.processes.devices" ]] || exec {sys.executable} -S "$@"
-"""
-TOO_OLD = """
-class cuda:
-    device_count = lambda: 0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else 2
-    is_available = lambda: False
-    def init():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update.\\nMore")
-class version:
-    cuda = "13.0"
-"""
-
-
-@pytest.mark.parametrize("hidden", [False, True])
-def test_gpus_whose_driver_is_too_old_are_no_reason_to_train_on_the_cpu(stage, tmp_path, hidden):
-    """The driver's library counts them, but CUDA does not start."""
-    (tmp_path / "torch.py").write_text(f"import os\n__version__ = '2.14.0'\n{TOO_OLD}")
-    python = write_script(tmp_path / "python", f"{PASS_ON}{FAKE_PYTHON.partition(chr(10))[2]}")
-    visible = {"CUDA_VISIBLE_DEVICES": ""} if hidden else {}
-    done = stage(1, PYTHON=python, PYTHONPATH=tmp_path, **visible)
-    if hidden:
-        assert "use_cpu=true" in done.stdout
-        return
-    assert done.returncode == 2
-    assert "COMMAND" not in done.stdout
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: GPUs: found 2, but torch 2.14.0, which is built for CUDA 13.0, cannot start CUDA ")
-    assert "(The NVIDIA driver on your system is too old (found version 11040)); update the" in line
-
-
-def test_which_python_is_used(stage, tmp_path, fake_python):
-    def marked(name: str) -> Path:
-        write_script(tmp_path / name / "bin/python", FAKE_PYTHON.replace("COMMAND", f"COMMAND-{name}"))
-        return tmp_path / name
-
-    explicit, active = marked("explicit"), marked("active")
-    assert "COMMAND-explicit" in stage(1, PYTHON="", VENV=explicit, VIRTUAL_ENV=active).stdout
-    assert "COMMAND-active" in stage(1, PYTHON="", VIRTUAL_ENV=active).stdout
-    assert "COMMAND\n" in stage(1, PYTHON=fake_python, VENV=explicit, VIRTUAL_ENV=active).stdout
-
-
-def test_weights_come_from_the_default_folder_only_if_it_is_whole(stage, tmp_path):
-    folder = tmp_path / "models" / MODEL_ID
-    folder.mkdir(parents=True)
-    for name in ("models_t5_umt5-xxl-enc-bf16.pth", "diffusion_pytorch_model-00001-of-00001.safetensors"):
-        (folder / name).touch()
-    _, flags = launcher_and_flags(command_of(stage(1)))
-    assert "model_base_path" not in flags
-    parts = str(flags["model_id_with_origin_paths"]).split(",")
-    assert [part.split(":")[0] for part in parts] == [MODEL_ID] * 3
-
-    (folder / "Wan2.2_VAE.pth").touch()
-    (folder / "google/umt5-xxl").mkdir(parents=True)
-    _, flags = launcher_and_flags(command_of(stage(1)))
-    assert flags["model_base_path"] == f"./models/{MODEL_ID}"
-    assert "model_id_with_origin_paths" not in flags
-
-
-def test_stage2_starts_from_stage1s_heads(stage):
-    _, flags = launcher_and_flags(command_of(stage(2)))
-    assert flags["heads_checkpoint"] == "./outputs/stage1/final"
-    assert "head" not in flags  # the checkpoint knows
-
-
-@pytest.mark.parametrize("flag", [("--heads_checkpoint", "other"), ("--heads_checkpoint=other",)])
-def test_stage2_takes_another_checkpoint(stage, flag):
-    command = command_of(stage(2, *flag, STAGE1_PATH="missing"))
-    assert sum(word.startswith("--heads_checkpoint") for word in command) == 1

@@ -6,9 +6,7 @@ processes too.
 
 from __future__ import annotations
 
-import collections
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from tests.support.run_inputs import (
     edit_in,
     edit_json,
     expect_refusal,
-    finished_run,
     flags,
     flip,
     other_tensors,
@@ -53,11 +50,6 @@ def record(inputs: Inputs) -> None:
 def two_problems(inputs: Inputs) -> None:
     inputs.file("rgb", 3).unlink()
     cut(inputs.file("distance_to_camera", 5, "b"))
-
-
-def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = collections.namedtuple("usage", "total used free")
-    monkeypatch.setattr("motion_depth.checkpoints.checkpoint.shutil.disk_usage", lambda _: usage(2e6, 1e6, 1e6))
 
 
 def link_out(inputs: Inputs) -> None:
@@ -236,16 +228,6 @@ CHECKPOINTS = {
 CASES = DATA | FLAGS | WEIGHTS | CHECKPOINTS
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_wan, tmp_path_factory) -> Inputs:
-    return finished_run(tmp_path_factory.mktemp("inputs") / "whole", tiny_wan)
-
-
-@pytest.fixture
-def inputs(whole, tmp_path) -> Inputs:
-    return whole.copy(tmp_path / "inputs")
-
-
 def filled(text: object, inputs: Inputs) -> object:
     return text.replace("{root}", str(inputs.root)) if isinstance(text, str) else text
 
@@ -263,28 +245,6 @@ def test_a_bad_input_is_named_and_nothing_changes(case, inputs):
 
 def test_there_are_enough_cases():
     assert len(CASES) >= 60
-
-
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(inputs, monkeypatch):
-    small_disk(monkeypatch)
-    before = snapshot(inputs.root)
-    done = train(*inputs.argv())
-    expect_refusal(done.code, done.err, "no room for 2 step folders, best/ and final/, which takes")
-    assert snapshot(inputs.root) == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_without_permission(inputs):
-    inputs.root.chmod(0o500)
-    done = train(*inputs.argv())
-    inputs.root.chmod(0o700)
-    expect_refusal(done.code, done.err, "no permission to write into")
-
-
-def test_a_read_only_output_folder_is_told(inputs, monkeypatch):
-    monkeypatch.setattr("motion_depth.training.preflight.os.access", lambda *_: False)
-    done = train(*inputs.argv())
-    expect_refusal(done.code, done.err, f"no permission to write into {inputs.root}")
 
 
 def test_a_damaged_cache_entry_stops_training_with_its_name(inputs):

@@ -13,48 +13,25 @@ import torch
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import read_checkpoint
-from motion_depth.processes.exits import NOT_FINITE, REFUSED
+from motion_depth.processes.exits import REFUSED
 from motion_depth.training.log import UNDONE_FILE
 from motion_depth.training.ownership import LOCK_FILE
 from motion_depth.training.resuming import RUN_FILE, find_start
-from tests.support.inprocess import snapshot, train
-from tests.support.runs import rows, weights
-from tests.support.scene_files import plain_scene
+from tests.support.inprocess import at_iteration, snapshot, train
+from tests.support.run_inputs import later_is_better, validated_flags
+from tests.support.runs import rows, step_of, weights
 
 fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
 def flags(tiny_wan, tmp_path_factory) -> list:
-    root = tmp_path_factory.mktemp("output")
-    for scene in ("a", "b", "c"):
-        plain_scene(root / "data" / scene)
-    (root / "train.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
-    (root / "val.csv").write_text("video,prompt\nc,A cube.\n")
-    return [
-        *("--stage", 1, "--dataset_base_path", root / "data", "--dataset_metadata_path", root / "train.csv"),
-        *("--val_metadata_path", root / "val.csv", "--val_steps", 2, "--save_steps", 0, "--max_steps", 8),
-        *("--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no"),
-        *("--dataset_num_workers", 0, "--head_size", "small", "--gradient_accumulation_steps", 1),
-    ]
+    return validated_flags(tmp_path_factory.mktemp("output"), tiny_wan)
 
 
 @pytest.fixture(autouse=True)
-def later_is_better(monkeypatch):
-    real = training.Validation.score
-    monkeypatch.setattr(training.Validation, "score", lambda *a: real(*a) | {"score": 1 / (1 + a[1])})
-
-
-def at_iteration(monkeypatch, number: int, action) -> None:
-    """Calls `action(losses)` from the given iteration of the next run on, counted from 1."""
-    real, count = training.step_losses, [0]
-
-    def step_losses(*args):
-        count[0] += 1
-        losses = real(*args)
-        return losses if count[0] < number else action(losses) or losses
-
-    monkeypatch.setattr(training, "step_losses", step_losses)
+def better(monkeypatch):
+    later_is_better(monkeypatch)
 
 
 def in_another_process(*given: object):
@@ -74,8 +51,8 @@ def killed(flags, tmp_path_factory) -> Path:
     """A run that was killed in iteration 7: best/ of step 6, a log, no step folder."""
     output = tmp_path_factory.mktemp("output") / "killed"
     with pytest.MonkeyPatch.context() as patch:
-        later_is_better.__wrapped__(patch)
-        at_iteration(patch, 7, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        later_is_better(patch)
+        at_iteration(patch, 7, lambda _: os.kill(os.getpid(), signal.SIGKILL), onwards=True)
         process = in_another_process(*flags, "--output_path", output)
         process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -92,10 +69,6 @@ def output(killed, tmp_path) -> Path:
 
 def without_lock(found: dict) -> dict:
     return {name: value for name, value in found.items() if not name.endswith(LOCK_FILE)}  # its holder touches it
-
-
-def step_of(folder: Path) -> int:
-    return read_checkpoint(folder).config["training"]["step"]
 
 
 # --- another run's ----------------------------------------------------------------------------------------------------
@@ -197,7 +170,7 @@ def test_a_run_that_goes_on_keeps_a_better_model_from_a_later_step(flags, tmp_pa
     """Killed in iteration 8 with step-5 as the newest checkpoint and best/ of step 6."""
     given = [*flags, "--output_path", tmp_path / "out", "--save_steps", 5]
     with monkeypatch.context() as patch:
-        at_iteration(patch, 8, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        at_iteration(patch, 8, lambda _: os.kill(os.getpid(), signal.SIGKILL), onwards=True)
         in_another_process(*given).join()
     assert step_of(tmp_path / "out/best") == 6
     monkeypatch.setattr(training.Validation, "run", lambda *a: 0.5)
@@ -268,87 +241,3 @@ def test_a_second_job_on_a_folder_without_results_is_refused_with_who_holds_it(f
     first.join()
     assert first.exitcode == 0
     assert read_checkpoint(output / "final").config["run"]["seed"] == 0
-
-
-# --- the end ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def finished(flags, tmp_path_factory) -> tuple[list, Path]:
-    """Three iterations, a step folder at two."""
-    given = [*flags, "--save_steps", 2, "--max_steps", 3]
-    output = tmp_path_factory.mktemp("output") / "finished"
-    assert train(*given, "--output_path", output).code == 0
-    return given, output
-
-
-@pytest.mark.parametrize("changes", [[], ["--save_steps", 1], ["--num_epochs", 1, "--dataset_repeat", 100]])
-def test_a_finished_run_that_is_started_again_writes_nothing(finished, changes):
-    given, output = finished
-    before = snapshot(output)
-    done = train(*given, "--output_path", output, "--resume", "auto", *changes)
-    assert done.code == 0, done.err
-    assert f"finished before: {output / 'final'} is the model of all 3 iterations; nothing was written" in done.out
-    assert snapshot(output) == before
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_fewer_iterations_than_there_are_do_not_replace_what_is_there(finished, steps):
-    given, output = finished
-    before = snapshot(output)
-    done = train(*given, "--output_path", output, "--resume", "auto", "--max_steps", steps)
-    assert done.code == REFUSED
-    assert f"--max_steps {steps}: {output / 'final'} has 3 iterations behind it already; ask for 3 or more" in done.err
-    assert snapshot(output) == before
-
-
-def test_what_a_stopped_run_has_is_not_labelled_anew(finished, tmp_path):
-    given, output = finished
-    shutil.copytree(output / "step-2", tmp_path / "out/step-2")
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 1)
-    assert done.code == REFUSED
-    assert "step-2 has 2 iterations behind it already" in done.err
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 2)
-    assert done.code == 0, done.err
-    assert step_of(tmp_path / "out/final") == 2
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto")
-    assert done.code == 0, done.err
-    assert step_of(tmp_path / "out/final") == 3
-
-
-def test_a_finished_run_without_step_folders(finished, tmp_path):
-    given, output = finished
-    shutil.copytree(output / "final", tmp_path / "out/final")
-    assert train(*given, "--output_path", tmp_path / "out", "--resume", "auto").code == 0
-    more = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 4)
-    assert more.code == REFUSED
-    assert "holds a finished run, final/, and no step folder to go on from" in more.err
-
-
-def nan(losses: dict) -> dict:
-    return losses | {"loss": losses["loss"] * torch.nan}
-
-
-def test_a_run_that_has_learned_nothing_ends_with_3_and_without_final(flags, tmp_path, monkeypatch):
-    at_iteration(monkeypatch, 1, nan)
-    given = [*flags, "--output_path", tmp_path / "out", "--max_steps", 3, "--save_steps", 3, "--max_bad_steps", 0]
-    for changes in [], ["--resume", "auto"]:
-        done = train(*given, *changes)
-        assert done.code == NOT_FINITE
-        assert "all 3 updates of the run had inf or NaN in them and were skipped: nothing was learned" in done.err
-        assert "done" not in done.out
-        assert not (tmp_path / "out/final").exists()
-    assert step_of(tmp_path / "out/step-3") == 3
-
-
-@pytest.mark.parametrize("split", [False, True])
-def test_a_run_that_has_learned_something_ends_well_and_says_what_it_skipped(flags, tmp_path, monkeypatch, split):
-    """Also if all updates of its last start were skipped."""
-    given = [*flags, "--output_path", tmp_path / "out", "--save_steps", 1, "--max_bad_steps", 0, "--resume", "auto"]
-    if split:
-        assert train(*given, "--max_steps", 1).code == 0
-    at_iteration(monkeypatch, 1 if split else 2, nan)
-    done = train(*given, "--max_steps", 3)
-    assert done.code == 0, done.err
-    assert "done: 3 iterations, 2 updates skipped; heads in " in done.out
-    assert step_of(tmp_path / "out/final") == 3

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.processes.exits import NOT_FINITE, REFUSED, STOPPED
 from motion_depth.training.resuming import RUN_FILE
-from tests.support.inprocess import Ended, train, two_processes
-from tests.support.runs import SCRIPT
-from tests.support.scene_files import plain_scene
+from tests.support.inprocess import Ended, at_iteration, nan, train, two_processes
+from tests.support.run_inputs import plain_flags
+from tests.support.runs import SCRIPT, weights
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 SPEED = ("clips_per_s", "data_wait")
@@ -27,14 +26,9 @@ SPEED = ("clips_per_s", "data_wait")
 
 @pytest.fixture(scope="module")
 def shared(tiny_wan, tmp_path_factory) -> list:
-    root = tmp_path_factory.mktemp("reliability")
-    for scene in ("a", "b"):
-        plain_scene(root / "data" / scene)
-    (root / "my.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
     return [
-        *("--dataset_base_path", root / "data", "--dataset_metadata_path", root / "my.csv"),
-        *("--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no"),
-        *("--dataset_num_workers", 0, "--gradient_accumulation_steps", 2, "--max_steps", 7, "--save_steps", 0),
+        *plain_flags(tmp_path_factory.mktemp("reliability"), tiny_wan),
+        *("--gradient_accumulation_steps", 2, "--max_steps", 7, "--save_steps", 0),
         *("--lr_warmup_steps", 3, "--lr_scheduler", "cosine"),
     ]
 
@@ -52,11 +46,6 @@ def stages(shared, tmp_path_factory) -> dict[int, tuple[list, Path]]:
     return found
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(path for path in folder.glob("*.safetensors") if path.stem != "training_state")
-    return {f"{path.stem}/{name}": value for path in files for name, value in load_file(path).items()}
-
-
 def same(one: Path, other: Path) -> bool:
     ours, theirs = weights(one), weights(other)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -65,22 +54,6 @@ def same(one: Path, other: Path) -> bool:
 def log(output: Path) -> list[dict]:
     rows = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in SPEED} for row in rows]
-
-
-def at_iteration(monkeypatch, number: int, action) -> None:
-    """Calls `action(losses)` in the given iteration of the next run, counted from 1."""
-    real, count = training.step_losses, [0]
-
-    def step_losses(*args):
-        count[0] += 1
-        losses = real(*args)
-        return action(losses) or losses if count[0] == number else losses
-
-    monkeypatch.setattr(training, "step_losses", step_losses)
-
-
-def nan(losses: dict) -> dict:
-    return losses | {"loss": losses["loss"] * torch.nan}
 
 
 @pytest.mark.parametrize(("stage", "number"), [(1, 3), (1, 4), (2, 3)])

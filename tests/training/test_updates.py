@@ -13,22 +13,17 @@ from motion_depth.training.loader import rank_positions
 from motion_depth.training.optimizer import STATE_FILE
 from motion_depth.training.run import is_due
 from tests.support.inprocess import snapshot, train, two_processes
+from tests.support.run_inputs import plain_flags
 from tests.support.runs import rows, weights
-from tests.support.scene_files import plain_scene
 
 ACCUMULATION = 4
 
 
 @pytest.fixture(scope="module")
 def flags(tiny_wan, tmp_path_factory) -> list:
-    root = tmp_path_factory.mktemp("updates")
-    for scene in ("a", "b"):
-        plain_scene(root / "data" / scene)
-    (root / "my.csv").write_text("video,prompt\na,A ball.\nb,A ramp.\n")
     return [
-        *("--stage", 1, "--dataset_base_path", root / "data", "--dataset_metadata_path", root / "my.csv"),
-        *("--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5, "--mixed_precision", "no"),
-        *("--dataset_num_workers", 0, "--head_size", "small", "--lr_warmup_steps", 0, "--learning_rate", 1e-3),
+        *("--stage", 1, *plain_flags(tmp_path_factory.mktemp("updates"), tiny_wan)),
+        *("--head_size", "small", "--lr_warmup_steps", 0, "--learning_rate", 1e-3),
     ]
 
 
