@@ -82,8 +82,8 @@ find_devices() {
 }
 
 # Sets MODEL_BASE_PATH or MODEL_ID_WITH_ORIGIN_PATHS, and WEIGHTS to show: the weights in a local folder if they are
-# there, else by model id (downloaded on first use). A folder that the user named must exist; the default one counts only
-# when it is whole, because a download by model id leaves its own files in the same place.
+# there, else by model id (downloaded on first use). A folder that the user named must exist; the default one counts
+# only when it is whole, because a download by model id leaves its own files in the same place.
 find_weights() {
     local id="Wan-AI/Wan2.2-TI2V-5B"
     local default="${DIFFSYNTH_MODEL_BASE_PATH:-./models}/$id"

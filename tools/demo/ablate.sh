@@ -12,7 +12,8 @@
 set -euo pipefail
 
 (($# > 0)) || {
-    echo "error: tools/demo/ablate.sh needs a name for the row, such as: bash tools/demo/ablate.sh linear --head linear" >&2
+    echo "error: tools/demo/ablate.sh needs a name for the row, such as:" \
+        "bash tools/demo/ablate.sh linear --head linear" >&2
     exit 2
 }
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # How much faster training gets with more processes: runs a stage script with each number of them and prints a table.
 #
-#   PROCESSES="1 2 4 8" bash tools/demo/scale.sh 1     # stage 1 on your data: DATASET_BASE_PATH and the rest as for training
-#   PROCESSES="1 2" bash tools/demo/scale.sh 2         # without DATASET_BASE_PATH: on the scenes and model of tools/demo.sh
+#   PROCESSES="1 2 4 8" bash tools/demo/scale.sh 1   # stage 1 on your data, set as for training
+#   PROCESSES="1 2" bash tools/demo/scale.sh 2       # without DATASET_BASE_PATH: on those of tools/demo.sh
 #
 # The first argument is the stage, the rest are flags of the training script. Each process has as many clips as before,
 # so the whole does more. Every iteration is an update (GRADIENT_ACCUMULATION_STEPS), which is when processes exchange
