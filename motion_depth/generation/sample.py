@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ from motion_depth.model.weights import quiet
 from motion_depth.readouts.rows import predicted_maps
 from motion_depth.readouts.targets import Targets
 
+TILES = {"tile_size": (30, 52), "tile_stride": (15, 26)}  # of latents; the pipeline's defaults
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -54,17 +57,22 @@ class Reading:
         return predicted_maps(self.predictions)
 
 
-def load_fused(checkpoint: Checkpoint, pipe: BasePipeline) -> MotionDepthModel:
-    """A trained model on a pipeline's DiT, with LoRA as stock users apply it: fused into the weights by `load_lora`.
+def fuse(checkpoint: Checkpoint, pipe: BasePipeline) -> None:
+    """Gives a pipeline's DiT what a checkpoint has trained of it, as stock users do: LoRA by `load_lora`.
 
     Raises:
-        ValueError: the checkpoint does not fit the DiT. (The library leaves out layers that it does not find.)
+        ValueError: it does not fit the DiT. (The library leaves out layers that it does not find.)
     """
-    heads = load_heads(checkpoint, pipe.dit.dim, len(pipe.dit.blocks))
     if read_lora_config(checkpoint):
         read_lora(checkpoint, pipe.dit)
         with quiet():
             pipe.load_lora(pipe.dit, str(checkpoint.folder / LORA_FILE))
+
+
+def load_fused(checkpoint: Checkpoint, pipe: BasePipeline) -> MotionDepthModel:
+    """A trained model on a pipeline's DiT, as `fuse` makes it. Raises ValueError if it does not fit the DiT."""
+    heads = load_heads(checkpoint, pipe.dit.dim, len(pipe.dit.blocks))
+    fuse(checkpoint, pipe)
     return MotionDepthModel(pipe.dit, heads, train_dit=False).to(pipe.device).requires_grad_(False).eval()
 
 
@@ -169,19 +177,51 @@ def prepared_prompts(pipe: BasePipeline, contexts: Mapping[str, Tensor]) -> Iter
         pipe.units[place] = own
 
 
-@dataclass(frozen=True)
-class Generated:
+class Video(NamedTuple):
     """A generated video.
 
     Attributes:
         frames: (t, h, w, 3) uint8, the pipeline's.
         latents: (1, c, f, 2h, 2w), what it was decoded from.
-        readings: denoising step -> what the heads say at it.
     """
 
     frames: Tensor
     latents: Tensor
+
+
+class Generated(NamedTuple):
+    """A generated video, and denoising step -> what the heads say at it."""
+
+    frames: Tensor
+    latents: Tensor
     readings: dict[int, Reading]
+
+
+def make_video(
+    pipe: BasePipeline, image: Image.Image, progress: Callable, cfg_scale: float, **arguments: object
+) -> Video:
+    """One call of the library's pipeline.
+
+    Args:
+        image: the first frame, of the size that is generated.
+        progress: wraps the iterable of steps, as tqdm does.
+        cfg_scale: 1 runs the DiT once a step, anything else twice.
+        arguments: further ones of `WanVideoPipeline.__call__`.
+    """
+    with kept_latents(pipe) as latents, quiet():
+        frames = pipe(input_image=image, cfg_scale=cfg_scale, progress_bar_cmd=progress, **arguments)
+    return Video(_stack(frames), latents[0])
+
+
+@torch.no_grad()
+def decode(pipe: BasePipeline, latents: Tensor) -> Tensor:
+    """Latents (1, c, f, 2h, 2w) to frames (t, h, w, 3) uint8, as the pipeline decodes what it has generated."""
+    with quiet():
+        return _stack(pipe.vae_output_to_video(pipe.vae.decode(latents, device=pipe.device, tiled=True, **TILES)))
+
+
+def _stack(frames: Sequence[Image.Image]) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
 
 
 def generate(
@@ -193,24 +233,19 @@ def generate(
     cfg_scale: float,
     **arguments: object,
 ) -> Generated:
-    """One call of the library's pipeline, read at some denoising steps.
+    """`make_video`, read at some denoising steps.
 
     Args:
-        image: the first frame, of the size that is generated.
-        steps: denoising steps at which the heads read, from 0.
-        progress: wraps the iterable of steps, as tqdm does.
-        cfg_scale: 1 runs the DiT once a step, anything else twice; the heads read the forward with the prompt.
-        arguments: further ones of `WanVideoPipeline.__call__`.
+        steps: denoising steps at which the heads read, from 0; they read the forward with the prompt.
     """
     per_step = 1 if cfg_scale == 1 else 2
-    recorder = TapRecorder(pipe.dit, heads.config.taps, [step * per_step for step in steps])
-    with recorder, kept_latents(pipe) as latents, quiet():
-        video = pipe(input_image=image, cfg_scale=cfg_scale, progress_bar_cmd=progress, **arguments)
+    with TapRecorder(pipe.dit, heads.config.taps, [step * per_step for step in steps]) as recorder:
+        made = make_video(pipe, image, progress, cfg_scale, **arguments)
     readings = {
         step: Reading(float(pipe.scheduler.sigmas[step]), _read(heads, recorder.features.pop(step * per_step)))
         for step in sorted(steps)
     }
-    return Generated(torch.from_numpy(np.stack([np.asarray(frame) for frame in video])), latents[0], readings)
+    return Generated(*made, readings)
 
 
 @torch.no_grad()
