@@ -1,4 +1,4 @@
-"""Our training loop beside the library's stock loop, on the same model and the same clips, and the loader alone.
+"""Our training loop beside the library's stock loop, on the same model and the same clips.
 
     python tools/benchmark.py --preset tiny                        # two CPU cores, a few minutes
     python tools/benchmark.py --preset 5b --json results.json      # one large GPU; random weights, no download
@@ -7,7 +7,8 @@
 
 Four ways for each stage: `stock` (the library's launch_training_task: text encoder and VAE at every step), `ours`
 (the same work with our parts, no cache), `cached`, and `batched` (cached, --batch_size clips in one forward); one
-optimizer update a step. Figures are medians over the steps. Prints a table in markdown.
+optimizer update a step. Figures are medians over the steps; where a step's time goes, torch.profiler tells. Prints a
+table in markdown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -30,28 +32,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from motion_depth.clips.batch import reduce_item
 from motion_depth.clips.dataset import MotionDepthDataset, create_motion_data_operator
+from motion_depth.data.scene import DEPTH, MOTION, RGB
 from motion_depth.model.backbone import CHECKPOINTING
 from motion_depth.model.compiling import compile_parts
 from motion_depth.model.lora import add_lora
 from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.model.wan import WanEncoder
+from motion_depth.pictures.media import write_png
 from motion_depth.processes.devices import choose_device
-from tools.benchmarks.loading import measure_loader
+from motion_depth.tiny.model import build_tokenizer
 from tools.benchmarks.memory import memory_table
-from tools.benchmarks.models import (
-    PRESETS,
-    Preset,
-    build_heads,
-    build_parts,
-    build_pipeline,
-    count_parts,
-    resized,
-    write_tokenizer,
-)
+from tools.benchmarks.models import PRESETS, Preset, build_heads, build_parts, build_pipeline, count_parts, resized
 from tools.benchmarks.ours import batches, fill_cache, run_ours
-from tools.benchmarks.scenes import write_dataset
 from tools.benchmarks.stock import LORA_TARGETS, StockModule, run_stock
-from tools.benchmarks.tables import markdown
 from tools.benchmarks.timing import StepClock, matmul_rate, peak_memory, reset_peak
 
 WAYS = ("stock", "ours", "cached", "batched")
@@ -66,7 +59,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--preset", choices=tuple(PRESETS), default="tiny", help="tiny: for a CPU. 5b: the exact shapes of TI2V-5B")
     add("--json", type=Path, metavar="FILE", help="also write the figures there")
     add("--stages", default="1,2", help="1, 2 or 1,2")
-    add("--ways", default=",".join(WAYS), help=f"some of {','.join(WAYS)}; empty: the loader alone")
+    add("--ways", default=",".join(WAYS), help=f"some of {','.join(WAYS)}")
     add("--steps", type=int, help=f"counted steps of each; default {STEPS}")
     add("--warmup", type=int, default=2, help="steps before them that are not counted")
     add("--workers", type=int, default=2, help="loader processes; 0: none")
@@ -79,26 +72,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--layers", type=int, help="fewer layers in DiT and text encoder than the preset has")
     for name in ("height", "width", "num_frames"):
         add(f"--{name}", type=int, help="of the clips in the loops, instead of the preset's")
-    add("--loader_size", default="480x480x49", help="of the clips for the loader alone; empty: without it")
-    add("--loader_clips", type=int, default=16, help="clips that each way of loading reads")
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> tuple[Preset, list[int], list[str], tuple[int, int, int] | None]:
-    """The preset, stages, ways and the loader's size. Raises ValueError, which names the flag."""
-    for name, least in (("steps", 1), ("warmup", 0), ("workers", 0), ("batch_size", 1), ("loader_clips", 1)):
+def check(args: argparse.Namespace) -> tuple[Preset, list[int], list[str]]:
+    """The preset, stages and ways; fills in defaults. Raises ValueError, which names the flag."""
+    for name, least in (("steps", 1), ("warmup", 0), ("workers", 0), ("batch_size", 1)):
         if (value := getattr(args, name)) is not None and value < least:
             raise ValueError(f"--{name}: found {value}, expected {least} or more")
     stages, ways = _listed(args.stages, ("1", "2"), "--stages"), _listed(args.ways, WAYS, "--ways")
     args.device = choose_device(args.device)
-    try:
-        size = tuple(int(part) for part in args.loader_size.split("x")) if args.loader_size else None
-    except ValueError:
-        size = ()
-    if size is not None and len(size) != 3:
-        raise ValueError(f"--loader_size {args.loader_size}: expected HEIGHTxWIDTHxFRAMES, such as 480x480x49")
+    args.steps = args.steps or STEPS[args.preset]
+    args.gradient_checkpointing = args.gradient_checkpointing or RECOMPUTED[args.preset]
     preset = resized(PRESETS[args.preset], args.layers, args.height, args.width, args.num_frames)
-    return preset, [int(stage) for stage in stages], ways, size
+    return preset, [int(stage) for stage in stages], ways
 
 
 def _listed(text: str, known: tuple[str, ...], flag: str) -> list[str]:
@@ -108,23 +95,34 @@ def _listed(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     return found
 
 
-def measure_loops(
-    args: argparse.Namespace, preset: Preset, stages: list[int], ways: list[str], work: Path
-) -> dict[str, dict]:
+def write_dataset(base: Path, frames: int, height: int, width: int) -> Path:
+    """One scene under `base` in which all moves a pixel a frame, and the CSV that is returned."""
+    x = np.broadcast_to(np.arange(width, dtype=np.uint8)[:, None], (height, width, 3))
+    motion, depth = np.full((height, width, 4), -1, np.float32), np.full((height, width), 3, np.float32)
+    for frame in range(frames):
+        for kind, array in ((MOTION, motion), (DEPTH, depth)):
+            (base / "scene" / kind).mkdir(parents=True, exist_ok=True)
+            np.save(base / "scene" / kind / f"{frame:04d}.npy", array)
+        write_png(base / "scene" / RGB / f"{frame:04d}.png", np.roll(x, frame, axis=1))
+    (base / "metadata.csv").write_text("video,prompt\nscene,Stripes move from left to right.\n")
+    return base / "metadata.csv"
+
+
+def measure_loops(args: argparse.Namespace, preset: Preset, stages: list[int], ways: list[str], work: Path) -> dict:
     """Every way of every stage, one after the other; each builds the models it needs and drops them."""
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     metadata = write_dataset(work / "data", preset.num_frames + WINDOWS - 1, preset.height, preset.width)
     operator = create_motion_data_operator(work / "data", preset.height, preset.width, preset.num_frames)
     dataset = MotionDepthDataset(work / "data", metadata, operator, repeat=1000, reduce=reduce_item)
-    tokenizer = write_tokenizer(work / "tokenizer")
-    found: dict[str, dict] = {}
+    tokenizer = work / "tokenizer"
+    build_tokenizer().save_pretrained(tokenizer)
+    found: dict = {}
     cached = None
     if {"cached", "batched"} & set(ways):
         parts = build_parts(preset, device, dtype, ("text_encoder", "vae"))
         encoder = WanEncoder(build_pipeline(parts, tokenizer, device, dtype))
-        cached, seconds = fill_cache(work / "cache", dataset, encoder, dtype, WINDOWS)
-        found["encode_once"] = {"seconds_per_clip": seconds}
+        cached, found["encode_once_seconds"] = fill_cache(work / "cache", dataset, encoder, dtype, WINDOWS)
         del parts, encoder
     for stage in stages:
         for way in ways:
@@ -134,14 +132,13 @@ def measure_loops(
             clips = args.batch_size if way == "batched" else 1
             source = cached if way in ("cached", "batched") else dataset
             clock = run_way(args, preset, stage, way, clips, source, tokenizer, device, dtype)
-            medians = clock.median(args.warmup)
+            step, wait = clock.medians(args.warmup)
             found.setdefault(f"stage{stage}", {})[way] = {
-                "clips_per_s": clips / medians["step"],
-                "seconds": medians,
-                "data_wait": medians["wait"] / medians["step"],
-                "peak_memory_gib": peak_memory(device),
-                "steps": len(clock.steps) - args.warmup,
                 "batch_size": clips,
+                "clips_per_s": clips / step,
+                "step_seconds": step,
+                "data_wait": wait / step,
+                "peak_memory_gib": peak_memory(device),
             }
     return found
 
@@ -152,15 +149,14 @@ def run_way(
 ) -> StepClock:  # fmt: skip
     """One loop, from building its models to its last step."""
     accelerator = Accelerator(mixed_precision="bf16" if device.type == "cuda" else "no", cpu=device.type == "cpu")
-    clock, steps = StepClock(device), args.steps + args.warmup
+    steps = args.steps + args.warmup
     encoding = way in ("stock", "ours")
     parts = build_parts(preset, device, dtype, ("dit", "text_encoder", "vae") if encoding else ("dit",))
     heads = build_heads(preset).to(device)
     if way == "stock":
         pipe = build_pipeline(parts, tokenizer, device, dtype)
-        module = StockModule(pipe, heads, stage, args.lora_rank, checkpointing=True, clock=clock)
-        run_stock(accelerator, module, dataset, steps, args.workers)
-        return clock
+        module = StockModule(pipe, heads, stage, args.lora_rank, checkpointing=True)
+        return run_stock(accelerator, module, dataset, steps, args.workers)
     encoder = WanEncoder(build_pipeline(parts, tokenizer, device, dtype)) if encoding else None
     dit = parts["dit"]
     if stage == 2:
@@ -169,8 +165,7 @@ def run_way(
     if args.compile:
         compile_parts(dit.blocks, [heads.motion, heads.depth])
     loader = batches(dataset, encoder, steps, clips, args.workers, device, dtype, stage, WINDOWS)
-    run_ours(accelerator, model, loader, stage, clock)
-    return clock
+    return run_ours(accelerator, model, loader, stage)
 
 
 def add_utilisation(found: dict, counted: dict[str, int], rate: float | None) -> None:
@@ -189,51 +184,57 @@ def add_utilisation(found: dict, counted: dict[str, int], rate: float | None) ->
 
 
 def about(args: argparse.Namespace) -> dict:
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else _cpu_name()
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffsynth", "accelerate", "peft")}
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.machine(),
         "threads": torch.get_num_threads(),
         "versions": versions | {"python": platform.python_version()},
         "date": date.today().isoformat(),
         "command": "python tools/benchmark.py " + shlex.join(sys.argv[1:]),
-        "preset": args.preset,
         "gradient_checkpointing": args.gradient_checkpointing,
     }
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def markdown(results: dict) -> str:
+    """What was measured; what was not says so."""
+    about, rate = results["about"], results["matmul_flops_per_s"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    lines = [
+        f"{about['device']}, {about['threads']} torch threads; {versions}; {about['date']}",
+        f"`{about['command']}` (stage 2 computes blocks again: ours {about['gradient_checkpointing']}, stock every)",
+        "",
+        "| stage | way | clips/s | times stock | step s | wait | peak GiB | utilisation |",
+        "| --- " * 8 + "|",
+    ]
+    for stage in (1, 2):
+        ways = results.get(f"stage{stage}", {})
+        for way, row in ways.items():
+            times = f"{row['clips_per_s'] / ways['stock']['clips_per_s']:.2f}" if "stock" in ways else "-"
+            used = "not measured" if row["utilisation"] is None else f"{row['utilisation']:.0%}"
+            lines.append(
+                f"| {stage} | {way}, {row['batch_size']} | {row['clips_per_s']:.3g} | {times} | "
+                f"{row['step_seconds']:.3g} | {row['data_wait']:.1%} | {row['peak_memory_gib']:.2f} | {used} |"
+            )
+    if once := results.get("encode_once_seconds"):
+        lines += ["", f"Encoding a clip once, into the cache: {once:.3g} s."]
+    measured = "not measured (no GPU)" if rate is None else f"{rate / 1e12:.0f} TFLOP/s"
+    return "\n".join([*lines, f"Matrix product on the GPU, bf16: {measured}."])
 
 
 def main() -> None:
     args = parse_arguments()
     try:
-        preset, stages, ways, size = check(args)
+        preset, stages, ways = check(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    args.steps = args.steps or STEPS[args.preset]
-    args.gradient_checkpointing = args.gradient_checkpointing or RECOMPUTED[args.preset]
     if args.memory:
         print(memory_table(preset, args.lora_rank))
         return
-    results = {"about": about(args), "operations": {"5b": count_parts(PRESETS["5b"])}}
-    results["operations"]["measured"] = counted = count_parts(preset)
-    rate = matmul_rate(torch.device(args.device))
-    results["matmul_flops_per_s"] = rate
+    rate, counted = matmul_rate(torch.device(args.device)), count_parts(preset)
+    results = {"about": about(args), "operations": counted, "matmul_flops_per_s": rate}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        if size:
-            print("measuring the loader ...", file=sys.stderr, flush=True)
-            base = Path(folder) / "loader"
-            metadata = write_dataset(base, 2 * size[2] + 2, size[0], size[1])
-            results["loader"] = measure_loader(base, metadata, size, args.workers, args.loader_clips)
-        if ways:
-            results |= measure_loops(args, preset, stages, ways, Path(folder))
+        results |= measure_loops(args, preset, stages, ways, Path(folder))
     add_utilisation(results, counted, rate)
     print(markdown(results))
     if args.json:

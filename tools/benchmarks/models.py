@@ -17,7 +17,6 @@ from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTex
 from diffsynth.models.wan_video_vae import WanVideoVAE38
 from diffsynth.pipelines.wan_video import WanVideoPipeline
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from motion_depth.latents import WAN22
 from motion_depth.model.backbone import new_tensors_in
@@ -25,7 +24,7 @@ from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, t
 from motion_depth.model.motion_depth import MotionDepthModel, count_operations
 from motion_depth.model.wan import WanDit
 from motion_depth.readouts.statistics import neutral
-from motion_depth.tiny.model import build_tokenizer, dit_arguments
+from motion_depth.tiny.model import dit_arguments
 from motion_depth.tiny.vae import TinyWanVideoVAE38
 
 PARTS = ("dit", "text_encoder", "vae")
@@ -113,11 +112,6 @@ def build_pipeline(
     return pipe
 
 
-def write_tokenizer(folder: Path) -> Path:
-    build_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def build_heads(preset: Preset) -> MotionDepthHeads:
     """All heads in float32."""
     torch.manual_seed(1)
@@ -127,32 +121,10 @@ def build_heads(preset: Preset) -> MotionDepthHeads:
     return MotionDepthHeads(config, neutral())
 
 
-@torch.no_grad()
 def count_parts(preset: Preset) -> dict[str, int]:
-    """Floating-point operations of one clip's forward through each part, counted by torch without data.
-
-    `dit` (whole), `dit_to_last_tap`, `heads`, `vae` (the clip and, again, its first frame, as TI2V needs it), `text`;
-    and `pixels` of the clip.
-    """
-    parts = build_parts(preset, "meta", torch.float32)
-    model = MotionDepthModel(parts["dit"], build_heads(preset).to("meta"), train_dit=False)
+    """Floating-point operations of one clip's forward: `dit` (whole), `dit_to_last_tap`, `heads`."""
+    dit = build_parts(preset, "meta", torch.float32, ("dit",))["dit"]
+    model = MotionDepthModel(dit, build_heads(preset).to("meta"), train_dit=False)
     counted = count_operations(model, preset.num_frames, preset.height, preset.width)
     share = (max(model.heads.config.taps) + 1) / preset.dit["num_layers"]
-    vae = parts["vae"]
-    vae.scale = [torch.zeros(vae.z_dim, device="meta")] * 2
-    video = torch.zeros(1, 3, preset.num_frames, preset.height, preset.width, device="meta")
-    ids = torch.zeros(1, WAN22.text_tokens, dtype=torch.long, device="meta")
-    return {
-        "dit": counted["dit"],
-        "dit_to_last_tap": round(counted["dit"] * share),
-        "heads": counted["heads"],
-        "vae": _counted(lambda: (vae.model.encode(video, vae.scale), vae.model.encode(video[:, :, :1], vae.scale))),
-        "text": _counted(lambda: parts["text_encoder"](ids, torch.ones_like(ids))),
-        "pixels": preset.num_frames * preset.height * preset.width,
-    }
-
-
-def _counted(run) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
+    return counted | {"dit_to_last_tap": round(counted["dit"] * share)}

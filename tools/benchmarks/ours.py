@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from accelerate import Accelerator
 
 from motion_depth.cache.cached import CachedDataset, ClipCache
 from motion_depth.cache.encode import encode_missing
-from motion_depth.clips.batch import Batch
 from motion_depth.clips.dataset import MotionDepthDataset
 from motion_depth.clips.noise import NoiseMixture
 from motion_depth.model.backbone import Encoder
@@ -51,42 +49,24 @@ def batches(
     return BatchLoader(dataset, per_step, encoder, mixture, 0, workers, device, dtype)
 
 
-def run_ours(
-    accelerator: Accelerator, model: MotionDepthModel, loader: BatchLoader, stage: int, clock: StepClock
-) -> None:
-    """One optimizer update per batch; the clock records the steps."""
+def run_ours(accelerator: Accelerator, model: MotionDepthModel, loader: BatchLoader, stage: int) -> StepClock:
+    """One optimizer update per batch. Returns what the steps took."""
     optimizer = adamw(model, 1e-4, 1e-4, 0.01)
     prepared = accelerator.prepare_model(model)
     parameters = list(named_trainable(model).values())
-    hooks = [
-        model.heads.register_forward_pre_hook(lambda *_: clock.mark("dit")),
-        model.heads.register_forward_hook(lambda *_: clock.mark("heads")),
-        *clock.watch_optimizer(),
-    ]
-    clock.start()
-    try:
-        for batch in _timed(loader, clock):
-            predictions = prepared(
-                batch.latents, batch.first, batch.context, batch.noise, batch.sigma, stage == 2, batch.frames
-            )
-            losses = head_losses(predictions, batch.targets, neutral().scales)
-            if stage == 2:
-                losses["flow_loss"] = predictions["flow_loss"]
-            total = total_loss(losses, dict.fromkeys([*READOUTS, *(["flow"] if stage == 2 else [])], 1.0))
-            clock.mark("heads")
-            accelerator.backward(total.mean())
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            clock.end_step()
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _timed(loader: BatchLoader, clock: StepClock) -> Iterator[Batch]:
-    """Time until a batch is there is `encode`, but for what the loader says it waited."""
+    clock = StepClock(accelerator.device)
+    weights = dict.fromkeys([*READOUTS, *(["flow"] if stage == 2 else [])], 1.0)
     for batch in loader:
-        clock.mark("encode")
-        clock.move(loader.waited(), "encode", "wait")
-        yield batch
+        predictions = prepared(
+            batch.latents, batch.first, batch.context, batch.noise, batch.sigma, stage == 2, batch.frames
+        )
+        losses = head_losses(predictions, batch.targets, neutral().scales)
+        if stage == 2:
+            losses["flow_loss"] = predictions["flow_loss"]
+        accelerator.backward(total_loss(losses, weights).mean())
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        clock.end_step()
+        clock.waits.append(loader.waited())
+    return clock

@@ -47,18 +47,10 @@ class StockDataset(Dataset):
 class StockModule(DiffusionTrainingModule):
     """The example's training module for TI2V, with the two heads."""
 
-    def __init__(
-        self,
-        pipe: WanVideoPipeline,
-        heads: MotionDepthHeads,
-        stage: int,
-        rank: int,
-        checkpointing: bool,
-        clock: StepClock,
-    ):
+    def __init__(self, pipe: WanVideoPipeline, heads: MotionDepthHeads, stage: int, rank: int, checkpointing: bool):
         super().__init__()
-        self.pipe, self.heads, self.stage, self.clock = pipe, heads, stage, clock
-        self.checkpointing = checkpointing
+        self.pipe, self.heads, self.stage, self.checkpointing = pipe, heads, stage, checkpointing
+        self.clock: StepClock | None = None
         with quiet():
             lora = {"lora_base_model": "dit", "lora_target_modules": LORA_TARGETS, "lora_rank": rank}
             self.switch_pipe_to_training_mode(pipe, trainable_models=None, **(lora if stage == 2 else {}))
@@ -72,7 +64,7 @@ class StockModule(DiffusionTrainingModule):
         self.captured.setdefault(name, value)  # not again when checkpointing recomputes a block
 
     def forward(self, data: dict, inputs: tuple | None = None) -> Tensor:
-        self.clock.mark("wait")
+        self.clock.data_is_there()
         targets = data.pop("targets")
         first = data["video"][0]
         shared = {
@@ -87,15 +79,12 @@ class StockModule(DiffusionTrainingModule):
         )
         for unit in self.pipe.units:
             inputs = self.pipe.unit_runner(unit, self.pipe, *inputs)
-        self.clock.mark("encode")
         self.captured.clear()
         shared, positive, _ = inputs
         flow = FlowMatchSFTLoss(self.pipe, **shared, **positive)
-        self.clock.mark("dit")
         targets = Targets.stack([targets]).to(self.pipe.device)
         losses = head_losses(self.heads(self._features()), targets, neutral().scales)
         total = total_loss(losses, dict.fromkeys(READOUTS, 1.0)).mean()
-        self.clock.mark("heads")
         return total + flow.squeeze() if self.stage == 2 else total
 
     def _features(self) -> DitFeatures:
@@ -115,23 +104,16 @@ class _Recorder:
     def on_step_end(self, *_, **__) -> None:
         self.clock.end_step()
 
-    def on_epoch_end(self, *_) -> None:
-        pass
+    def on_epoch_end(self, *_) -> None: ...
 
-    def on_training_end(self, *_) -> None:
-        pass
+    on_training_end = on_epoch_end
 
 
 def run_stock(
     accelerator: Accelerator, module: StockModule, dataset: MotionDepthDataset, steps: int, workers: int
-) -> None:
-    """Drives the library's loop for some steps; the module's clock records them."""
-    hooks = module.clock.watch_optimizer()
-    module.clock.start()
-    try:
-        launch_training_task(
-            accelerator, StockDataset(dataset, steps), module, _Recorder(module.clock), num_workers=workers
-        )
-    finally:
-        for hook in hooks:
-            hook.remove()
+) -> StepClock:
+    """Drives the library's loop for some steps, and returns what they took."""
+    module.clock = clock = StepClock(accelerator.device)
+    items = StockDataset(dataset, steps)
+    launch_training_task(accelerator, items, module, _Recorder(clock), num_workers=workers)
+    return clock

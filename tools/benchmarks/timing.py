@@ -1,70 +1,44 @@
-"""Seconds of a training loop's phases, peak memory, and what the device can multiply at best."""
+"""Seconds of a training loop's steps, peak memory, and what the device can multiply at best."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-PHASES = ("wait", "encode", "dit", "heads", "backward", "optimizer")
 PEAK_RESET = Path("/proc/self/clear_refs")  # Linux: writing 5 sets the peak of resident memory to what it is now
 MATRIX = 8192  # side of the measured matrix product
 
 
 @dataclass
 class StepClock:
-    """Adds up what each phase of each step took. Waits for the GPU at every mark, so that time falls where it is spent.
+    """What each step took, from one `end_step` to the next, and how much of it it waited for data; seconds both.
 
-    A step is everything from one `end_step` to the next; what no phase claims is left over (moving targets, losses).
+    The first step begins with the clock. The end of a step waits for the GPU.
     """
 
     device: torch.device
-    steps: list[dict[str, float]] = field(default_factory=list)
-    _phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _began: float = 0.0
-    _marked: float = 0.0
+    steps: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
 
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def start(self) -> None:
-        self._began = self._marked = self.now()
-
-    def mark(self, phase: str) -> None:
-        """The time since the last mark was this phase's."""
-        now = self.now()
-        self._phases[phase] += now - self._marked
-        self._marked = now
-
-    def move(self, seconds: float, source: str, target: str) -> None:
-        """Of what was claimed by one phase, some seconds were another's."""
-        self._phases[source] -= seconds
-        self._phases[target] += seconds
+    def data_is_there(self) -> None:
+        """Where the step's data come from a loader that does not say how long it was waited for."""
+        self.waits.append(time.perf_counter() - self.began)
 
     def end_step(self) -> None:
-        now = self.now()
-        self.steps.append({"step": now - self._began, **self._phases})
-        self._phases.clear()
-        self._began = self._marked = now
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.steps.append(now - self.began)
+        self.began = now
 
-    def median(self, warmup: int) -> dict[str, float]:
-        """Of each phase and of the whole `step`, seconds, without the first `warmup` steps."""
-        counted = self.steps[warmup:]
-        return {name: statistics.median(step.get(name, 0.0) for step in counted) for name in (*PHASES, "step")}
-
-    def watch_optimizer(self) -> list:
-        """Marks the optimizer's steps, whoever calls them; what comes before one is `backward`. Returns the hooks."""
-        return [
-            register_optimizer_step_pre_hook(lambda *_: self.mark("backward")),
-            register_optimizer_step_post_hook(lambda *_: self.mark("optimizer")),
-        ]
+    def medians(self, warmup: int) -> tuple[float, float]:
+        """Of a step and of its waiting, without the first `warmup` steps."""
+        return statistics.median(self.steps[warmup:]), statistics.median(self.waits[warmup:])
 
 
 def reset_peak(device: torch.device) -> None:
