@@ -11,9 +11,8 @@ import pytest
 from motion_depth.data.findings import Finding
 from motion_depth.data.scene import DEPTH, MOTION
 from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
-from motion_depth.doctor.plots import thumbnail
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.report import text
+from motion_depth.doctor.report import text, thumbnail
 from motion_depth.doctor.summary import summarise
 from tests.support.damages import DAMAGES, SCENE, Damage, change
 from tests.support.scene_files import link_files, write_scene

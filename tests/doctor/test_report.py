@@ -81,7 +81,6 @@ def test_the_page_is_well_formed_needs_nothing_else_and_escapes_names(checked):
     assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert page.tags.count("img") == 3  # a picture, motion and depth of each scene
-    assert page.tags.count("svg") == 2 + 3  # two plots, a line for each scene
     assert "url(http" not in html(checked).replace(" ", "")
     text = " ".join("".join(page.text).split())
     assert "1 error in 3 scenes." in text
@@ -106,7 +105,7 @@ def test_the_data_say_the_same_and_are_strict_json(checked, dataset, tmp_path):
     assert 0 < first["nearest"] < first["median"] < first["farthest"]
     assert list(first["nothing"]) == ["inf"]
     assert [each["stride"] for each in data["strides"]] == [1]
-    assert (tmp_path / "r/report.html").stat().st_size > 10_000
+    assert (tmp_path / "r/report.html").stat().st_size > 5_000
 
 
 def test_it_prints_each_scene_the_convention_and_the_findings(demo_scenes, demo_csv, tmp_path, capsys):
