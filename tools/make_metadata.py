@@ -9,8 +9,8 @@ A scene is a folder, at any depth, that holds rgb/, motion_vectors/ and distance
 order of the rows, the prompts and every further column, and appends scenes that are new. `--val_scenes N` or
 `--val_fraction F` also write my_metadata_train.csv and my_metadata_val.csv from it, split by scene folder (env_0 and
 env_1 of one test are two scenes). Which scenes are held out depends on their names and `--seed` alone. Prompts and
-columns may be edited in any of the three: the next split takes edits of the two over into my_metadata.csv. The same
-field edited differently in two of them is an error that shows both. my_metadata.split.json holds what was written last,
+columns may be edited in any of the three: the next split takes edits of the two over into my_metadata.csv. A scene
+edited differently in two of them is an error that shows both. my_metadata.split.json holds what was written last,
 by which an edit is known.
 
 `--check` reads every file of the CSV's scenes once and says what is wrong with them, which motion convention they

@@ -14,11 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from motion_depth.data.findings import some
 from motion_depth.files.atomic import expect_file
-from motion_depth.files.tables import COLUMNS, read_csv
+from motion_depth.files.tables import Row, read_csv
 
 PARTS = ("train", "val")
 
-Row = dict[str, str]
 MakePrompt = Callable[[str], str]  # of a scene's name
 
 
@@ -122,24 +121,27 @@ def take_back(
     What was written into the two is known from the record; without one, the generated prompt counts as unedited.
 
     Raises:
-        ValueError: the same was edited in both ways, or a scene that is no more was edited; nothing is lost then.
+        ValueError: a scene was edited on both sides, or one that is no more was edited; nothing is lost then.
     """
-    ours, merged, taken, problems = by_scene(rows), {}, [], []
+    ours, taken, problems = by_scene(rows), {}, []
     for scene, theirs in split.rows.items():
         mine = ours.get(scene, [])
         generated = [{"prompt": make_prompt(row["video"])} for row in mine or theirs[:1]]
         before = generated if split.before is None else split.before.get(scene, [])
-        merged[scene], wrong = _merge(mine, theirs, before, split.path.name, split.files[scene].name)
-        taken += [scene] * (merged[scene] is not mine)
-        problems += [f"{scene}, {problem}" for problem in wrong]
+        here, there, old = map(_edits, (mine, theirs, before))
+        if there == old or all(row in here for row in there):
+            continue
+        taken[scene] = theirs
+        if here != old or not mine:  # without any there is no such scene
+            names = split.path.name, split.files[scene].name
+            shown = (f"{name} has {_shown(its)}" for name, its in zip(names, (here, there), strict=True))
+            problems.append(f"{scene}: {', '.join(shown)}")
     if problems:
         lines = "\n  ".join(problems)
         raise ValueError(f"{split.path}: {len(problems)} edits contradict; make them the same in both files\n  {lines}")
-    left = {scene: merged[scene] for scene in taken}  # they take the place of the scene's first row
+    left = dict(taken)  # they take the place of the scene's first row
     rows = [new for row in rows for new in (left.pop(scene_of(row), []) if scene_of(row) in taken else [row])]
-    known = {name for its in (split.before or {}).values() for row in its for name in row} | set(COLUMNS)
-    further = [name for name in split.columns if name not in columns]
-    columns = columns + [name for name in further if name not in known or any(row.get(name) for row in rows)]
+    columns = columns + [name for name in split.columns if name not in columns and any(row.get(name) for row in rows)]
     notes = []
     if taken:
         files = " and ".join(dict.fromkeys(str(split.files[scene]) for scene in taken))
@@ -156,29 +158,13 @@ def moved(split: Split, parts: dict[str, list[Row]]) -> list[str]:
     return [f"now in the other list: {_some(found)}; --seed and the number held out decide"] if found else []
 
 
-def _merge(
-    mine: list[Row], theirs: list[Row], before: list[Row], my_name: str, their_name: str
-) -> tuple[list[Row], list[str]]:
-    """A scene's rows with the edits of both sides, `mine` itself if the others say nothing new; and contradictions."""
-    columns = list(dict.fromkeys(name for row in (*mine, *theirs, *before) for name in row if name != "video"))
-    one, other, was = (
-        [[row.get(name, "").strip() for name in columns] for row in its] for its in (mine, theirs, before)
-    )
-    if other == was or all(row in one for row in other):
-        return mine, []
-    if one == was and mine:  # without any there is no such scene
-        return theirs, []
-    if not len(one) == len(other) == len(was):
-        shown = (" and ".join(repr(row["prompt"]) for row in rows) or "none" for rows in (mine, theirs))
-        return mine, [f"rows: {my_name} has {next(shown)}, {their_name} has {next(shown)}"]
-    merged, problems = [dict(row) for row in mine], []
-    for row, *cells in zip(merged, one, other, was, strict=True):
-        for name, here, there, old in zip(columns, *cells, strict=True):
-            if there not in (here, old):
-                row[name] = there
-                if here != old:
-                    problems.append(f"{name}: {my_name} has {here!r}, {their_name} has {there!r}")
-    return merged, problems
+def _edits(rows: Iterable[Row]) -> list[Row]:
+    """What a person may have written in a scene's rows; a column that is empty is as good as none."""
+    return [{k: text.strip() for k, text in row.items() if k != "video" and text.strip()} for row in rows]
+
+
+def _shown(rows: list[Row]) -> str:
+    return " and ".join(", ".join(f"{name} {text!r}" for name, text in row.items()) for row in rows) or "none"
 
 
 def _some(scenes: list[str]) -> str:

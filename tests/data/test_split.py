@@ -95,15 +95,6 @@ def test_the_list_may_be_edited_again_and_again(lists):
         assert lists.found(lists.a) == {f"Prompt {number}."}
 
 
-def test_different_fields_of_a_row_may_be_edited_in_different_lists(lists):
-    lists.edit("main", lists.a, note="one")
-    assert lists.split() == 0
-    lists.edit("main", lists.a, note="two")
-    lists.edit("train", lists.a, prompt="Mine.")
-    assert lists.split() == 0
-    assert (lists.found(lists.a), lists.found(lists.a, "note")) == ({"Mine."}, {"two"})
-
-
 @pytest.mark.parametrize("with_record", [True, False])
 def test_two_edits_of_one_field_are_refused_with_both_texts(lists, with_record, capsys):
     if not with_record:
@@ -114,7 +105,7 @@ def test_two_edits_of_one_field_are_refused_with_both_texts(lists, with_record, 
     assert lists.split() == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {lists.main}: 1 edits contradict; make them the same in both files\n")
-    assert f"  {lists.b}, prompt: my.csv has 'Here.', my_val.csv has 'There.'\n" in error
+    assert f"  {lists.b}: my.csv has prompt 'Here.', my_val.csv has prompt 'There.'\n" in error
     assert snapshot(lists.main.parent) == before
     lists.edit("main", lists.b, prompt="There.")
     assert lists.split() == 0
@@ -186,7 +177,7 @@ def test_a_scene_whose_folder_is_gone_goes_unless_it_was_edited(lists, edited, c
     before = snapshot(lists.main.parent)
     assert lists.split() == (2 if edited else 0)
     if edited:
-        assert f"{lists.a}, rows: my.csv has none, my_train.csv has 'Mine.'" in capsys.readouterr().err
+        assert f"{lists.a}: my.csv has none, my_train.csv has prompt 'Mine.'" in capsys.readouterr().err
         assert snapshot(lists.main.parent) == before
     else:
         assert lists.a not in {row["video"] for which in lists.files for row in lists.read(which)}
@@ -195,7 +186,7 @@ def test_a_scene_whose_folder_is_gone_goes_unless_it_was_edited(lists, edited, c
 def test_a_row_of_no_scene_added_to_a_split_list_is_refused(lists, capsys):
     lists.write("val", ["video", "prompt"], [*lists.read("val"), {"video": "nowhere", "prompt": "Mine."}])
     assert lists.split() == 2
-    assert "nowhere, rows: my.csv has none, my_val.csv has 'Mine.'" in capsys.readouterr().err
+    assert "nowhere: my.csv has none, my_val.csv has prompt 'Mine.'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": 3}', '{"rows": [{"prompt": "x"}]}'])
