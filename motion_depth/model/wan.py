@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffsynth.core import ModelConfig
 from diffsynth.diffusion import FlowMatchScheduler
 from diffsynth.models.wan_video_dit import WanModel, sinusoidal_embedding_1d
@@ -20,6 +19,7 @@ from torch import Tensor
 from motion_depth.latents import WAN22
 from motion_depth.model.backbone import Backbone, Dit, DitFeatures, new_tensors_in
 from motion_depth.model.rope import Float32Attention, rotation_table
+from motion_depth.model.text_attention import ShortTextAttention, shorten
 from motion_depth.model.weights import WanFiles, check_weights, quiet, read_shapes, recognised_by_shapes
 
 
@@ -39,6 +39,7 @@ class WanDit(WanModel, Dit):
         dit.__class__ = WanDit
         for block in dit.blocks:
             block.self_attn.__class__ = Float32Attention
+            block.cross_attn.__class__ = ShortTextAttention
         return dit
 
     def __init__(self, **arguments: object):
@@ -62,8 +63,8 @@ class WanDit(WanModel, Dit):
 
         The tokens of latent 0 get timestep 0. The timestep embedding is computed per latent frame and then spread over
         its tokens; the library computes the same numbers once per token. As in its inference and training the timestep
-        is rounded to the latents' type first, which between 512 and 1000 moves a bfloat16 one by up to 2. A context is
-        padded with zeros to the 512 tokens that the pipeline feeds.
+        is rounded to the latents' type first, which between 512 and 1000 moves a bfloat16 one by up to 2. A context
+        counts as padded with zeros to the 512 tokens that the pipeline feeds (text_attention.py).
         """
         b, _, f, height, width = latents.shape
         h, w = height // WAN22.patch, width // WAN22.patch
@@ -74,7 +75,7 @@ class WanDit(WanModel, Dit):
         embedding = rearrange(self.time_embedding(embedding), "(b f) c -> b f c", b=b)
         modulation = rearrange(self.time_projection(embedding), "b f (six c) -> b f six c", six=6)
         modulation = repeat(modulation, "b f six c -> b (f hw) six c", hw=h * w)
-        context = self.text_embedding(F.pad(context, (0, 0, 0, WAN22.text_tokens - context.shape[1])))
+        context = self.text_embedding(shorten(context))
         x = rearrange(self.patchify(latents), "b c f h w -> b (f h w) c").contiguous()
         rope = rotation_table(self, (f, h, w), x.device, self.rotation)
         x, outputs = self.run_blocks(x, (context, modulation, rope), taps, velocity, checkpointing)
