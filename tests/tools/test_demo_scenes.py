@@ -78,6 +78,14 @@ def test_the_same_seed_gives_the_same_files_with_any_number_of_workers(tmp_path)
     assert len({files[name] for files in (one, other) for name in pictures}) == 4
 
 
+def test_a_range_of_variations_is_what_a_longer_range_has_of_them(tmp_path):
+    make(tmp_path / "all", *SMALL, "--scenes", "ball_ramp", "--variations", 3)
+    make(tmp_path / "some", *SMALL, "--scenes", "ball_ramp", "--first_variation", 1, "--variations", 2)
+    of_all, some = file_bytes(tmp_path / "all"), file_bytes(tmp_path / "some")
+    assert some == {name: data for name, data in of_all.items() if "env_0" not in name}
+    assert len(some) == 2 * 3 * 5 + 1
+
+
 # --- what the scenes show -------------------------------------------------------------------------------------------
 
 
@@ -269,6 +277,7 @@ def test_scenes_of_other_settings_are_never_mixed_and_two_runs_never_meet(tmp_pa
         (("--height", 8), "--height is 8; expected at least 16"),
         (("--num_frames", 1), "--num_frames is 1; expected at least 2"),
         (("--variations", 0), "--variations is 0; expected at least 1"),
+        (("--first_variation", -1), "--first_variation is -1; expected at least 0"),
         (("--height", 100000, "--width", 100000), "GB left; make fewer"),
         (("--output", __file__), "is a file; expected a folder"),
     ],

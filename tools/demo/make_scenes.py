@@ -2,6 +2,7 @@
 
     python tools/demo/make_scenes.py --output demo/scenes                       # 21 scenes, 128x128, 33 frames
     python tools/demo/make_scenes.py --output demo/scenes --variations 4        # adds env_1, env_2, env_3 of each
+    python tools/demo/make_scenes.py --output demo/more --first_variation 12 --variations 12  # env_12 to env_23
     python tools/demo/make_scenes.py --output demo/few --scenes ball_collide ball_ramp --camera orbit
     python tools/demo/make_scenes.py --output demo/full --height 480 --width 480 --num_frames 131   # as the dataset
 
@@ -24,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from motion_depth.progress import ProgressBar
 from tools.demo.scenes import CAMERAS, SCENES
-from tools.demo.scenes.write import Job, Report, Settings, claimed, missing, require_space, write_scene
+from tools.demo.scenes.write import Job, Settings, claimed, missing, require_space, write_scene
 
-SMALLEST = {"height": 16, "width": 16, "num_frames": 2, "variations": 1, "seed": 0, "workers": 1}
+SMALLEST = {"height": 16, "width": 16, "num_frames": 2, "variations": 1, "first_variation": 0, "seed": 0, "workers": 1}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,6 +39,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--num_frames", type=int, default=33, help="frames per scene; the action always spans them all")
     add("--scenes", nargs="+", default=["all"], metavar="NAME", help=f"all, or some of: {names}")
     add("--variations", type=int, default=1, help="clips per scene: env_0, env_1, ...")
+    add("--first_variation", type=int, default=0, help="the number that they begin with")
     add("--seed", type=int, default=0, help="another seed gives other positions, speeds, sizes and colours")
     add("--camera", choices=CAMERAS, default="static", help="orbit: the camera walks an arc of 14 degrees")
     add("--workers", type=int, default=available_cores(), help="processes (does not change the scenes)")
@@ -67,8 +69,8 @@ def check_numbers(options: argparse.Namespace) -> None:
             raise ValueError(f"--{flag} is {getattr(options, flag)}; expected at least {least}")
 
 
-def write_all(output: Path, jobs: list[Job], settings: Settings, workers: int) -> Iterator[Report]:
-    """Reports in the order in which the scenes are done."""
+def write_all(output: Path, jobs: list[Job], settings: Settings, workers: int) -> Iterator[None]:
+    """Yields whenever one is done."""
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from (write_scene(output, job, settings) for job in jobs)
@@ -87,7 +89,8 @@ def make_scenes(options: argparse.Namespace) -> None:
     check_numbers(options)
     names = scene_names(options.scenes)
     settings = Settings(options.height, options.width, options.num_frames, options.seed, options.camera)
-    jobs = [Job(name, variation) for name in names for variation in range(options.variations)]
+    variations = range(options.first_variation, options.first_variation + options.variations)
+    jobs = [Job(name, variation) for name in names for variation in variations]
     with claimed(options.output, settings):
         todo = missing(options.output, jobs)
         if len(todo) < len(jobs):
@@ -97,9 +100,7 @@ def make_scenes(options: argparse.Namespace) -> None:
             shape = f"{settings.num_frames} frames, {settings.width}x{settings.height}"
             print(f"making {len(todo)} scenes of {shape}, up to {size / 1e9:.1f} GB")
         with ProgressBar(total=len(todo), desc="rendering", unit="scene") as bar:
-            for report in write_all(options.output, todo, settings, options.workers):
-                folder = report.job.folder(options.output).relative_to(options.output)
-                bar.set_postfix_str(f"{folder}: {report.moving_share:.1%} of the pixels move", refresh=False)
+            for _ in write_all(options.output, todo, settings, options.workers):
                 bar.update()
     print(f"{len(jobs)} scenes in {options.output}")
 
