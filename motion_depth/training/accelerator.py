@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from datetime import timedelta
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, ProjectConfiguration
 
@@ -26,4 +27,8 @@ def start_accelerator(settings: Settings) -> Accelerator:
         project_config=ProjectConfiguration(logging_dir=str(settings.output.output_path / LOGGING_FOLDER)),
     )
     check_processes(accelerator)
+    if accelerator.device.type == "cpu" and settings.optim.dtype == torch.bfloat16:
+        # Of torch's two attentions on a CPU the fused one's gradient is slow in bfloat16: half of a small DiT's step.
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     return accelerator
