@@ -61,7 +61,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--motion_direction", default="backward", help="backward (Replicator, x positive to the left) or forward")
     add("--motion_y_axis", default="down", help="direction of y in motion_vectors as backward flow: down or up")
     add("--motion_frame_offset", type=int, default=0, help="frame t's motion lies in file t + this: 0, 1 or -1")
-    add("--tokenizer_path", type=Path, help="tokenizer's folder, to count a prompt's tokens; default: estimate them")
     add("--workers", type=int, help="processes that read; default: one for each core")
     return parser.parse_args(argv)
 
@@ -98,8 +97,6 @@ def expect_flags(args: argparse.Namespace) -> None:
         raise ValueError("--dataset_metadata_path: needs --check; --output writes a CSV")
     if args.output is not None and args.output.is_dir():
         raise ValueError(f"--output {args.output}: is a folder; give the name of a CSV file")
-    if args.tokenizer_path is not None and not args.tokenizer_path.is_dir():
-        raise ValueError(f"--tokenizer_path {args.tokenizer_path}: there is no such folder")
 
 
 # ---------------------------------------------------------------------------------------------------------- the list
@@ -205,29 +202,17 @@ def prepare_check(args: argparse.Namespace) -> Callable[[], int]:
     )
     settings = Settings(args.num_frames, stride, convention)
 
-    count_tokens = token_counter(args.tokenizer_path) if args.tokenizer_path else None
-
     def check() -> int:
         path = args.dataset_metadata_path or (args.output if args.output.is_file() else None)
-        progress = sys.stderr.isatty()
-        checked = check_dataset(args.dataset_base_path, path, settings, args.workers, progress, count_tokens)
+        checked = check_dataset(args.dataset_base_path, path, settings, args.workers, progress=sys.stderr.isatty())
         print(text(checked))
         if path is not None:
-            kept = write_record(path, checked.prints, checked.verdict, checked.verdicts, checked.findings)
-            print(f"kept in {kept}")
+            print(f"kept in {write_record(path, checked)}")
         if args.report is not None:
             print(f"report: {write_report(checked, args.report)}")
         return 1 if checked.count("error") or checked.count("warning") else 0
 
     return check
-
-
-def token_counter(folder: Path) -> Callable[[str], int]:
-    """How many tokens a prompt has, the end included."""
-    from transformers import AutoTokenizer  # takes seconds to import
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return lambda prompt: len(tokenizer(prompt).input_ids)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, lik
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
 from motion_depth.doctor.quick import short_rules
 from motion_depth.doctor.record import fingerprints
-from motion_depth.doctor.rows import CountTokens, check_rows
+from motion_depth.doctor.rows import check_rows
 from motion_depth.progress import ProgressBar
 
 
@@ -42,8 +42,7 @@ class DatasetCheck:
     Attributes:
         base_path: the folder of the scenes. metadata_path: the CSV, None if there is none yet.
         settings: what it was checked for.
-        measures: of the scenes, sorted by name. verdicts: on each scene's motion convention, by name.
-        verdict: on the motion convention of all scenes together.
+        measures: of the scenes, sorted by name. verdict: on the motion convention of all of them together.
         findings: errors first.
         prompts: by scene, the first of several.
         prints: fingerprints of the scenes as they were when the check began, see record.py.
@@ -54,7 +53,6 @@ class DatasetCheck:
     metadata_path: Path | None
     settings: Settings
     measures: list[SceneMeasure]
-    verdicts: dict[str, Verdict]
     verdict: Verdict
     findings: list[Finding]
     prompts: dict[str, str]
@@ -72,7 +70,6 @@ def check_dataset(
     settings: Settings | None = None,
     workers: int | None = None,
     progress: bool = False,
-    count_tokens: CountTokens | None = None,
 ) -> DatasetCheck:
     """Check the scenes that a CSV lists, or all under the base path if there is no CSV.
 
@@ -81,7 +78,6 @@ def check_dataset(
         settings: how training will read it.
         workers: processes; default: one for each core that this process may use.
         progress: show a bar on stderr.
-        count_tokens: see `check_rows`.
 
     Raises:
         ValueError: there is no such folder or CSV, or there is no scene. Everything else becomes a finding.
@@ -90,7 +86,7 @@ def check_dataset(
     path = None if metadata_path is None else Path(metadata_path)
     listed, findings, prompts = find_scenes(base), [], {}
     if path is not None:
-        rows, findings = check_rows(path, count_tokens)
+        rows, findings = check_rows(path)
         prompts = {str(PurePosixPath(row["video"])): row["prompt"] for row in reversed(rows) if row["video"]}
         if missing := sorted(set(listed) - prompts.keys()):
             message = f"{len(missing)} scenes are not in the CSV and were not checked: {some(missing)}"
@@ -102,41 +98,34 @@ def check_dataset(
     prints = fingerprints(base, listed)
     workers = max(1, min(workers or _cores(), len(listed)))
     begin = time.perf_counter()
-    measures = list(_measure_all(base, listed, workers, progress))
+    measures = _measure_all(base, listed, workers, progress)
     seconds = time.perf_counter() - begin
-    verdicts = {measure.scene: judge([measure.evidence]) for measure in measures}
     verdict = judge([measure.evidence for measure in measures])
     findings += [finding for measure in measures for finding in measure.findings]
     frames = {measure.scene: len(measure.frames) for measure in measures if measure.frames}
     findings += short_rules(frames, settings.num_frames, settings.frame_stride, settings.convention.frame_offset)
-    findings += convention_rules(verdict, verdicts, measures, settings.convention)
-    findings += depth_rules(measures, verdict, verdicts)
+    findings += convention_rules(verdict, measures, settings.convention)
+    findings += depth_rules(verdict, measures)
     findings += likeness_rules(measures)
     findings = by_severity(findings)
-    return DatasetCheck(base, path, settings, measures, verdicts, verdict, findings, prompts, prints, seconds, workers)
+    return DatasetCheck(base, path, settings, measures, verdict, findings, prompts, prints, seconds, workers)
 
 
-def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> Iterator[SceneMeasure]:
-    begin, read = time.perf_counter(), 0
+def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> list[SceneMeasure]:
     with ProgressBar(total=len(scenes), unit="scene", desc="reading", disable=not progress) as bar:
-        for measure in _in_processes(base, scenes, workers):
-            read += measure.read_bytes
-            bar.set_postfix_str(f"{read / 1e6 / max(time.perf_counter() - begin, 1e-6):.0f} MB/s", refresh=False)
-            bar.update()
-            yield measure
 
+        def shown(measures: Iterable[SceneMeasure]) -> list[SceneMeasure]:
+            return [bar.update() or measure for measure in measures]
 
-def _in_processes(base: Path, scenes: Sequence[str], workers: int) -> Iterator[SceneMeasure]:
-    if workers == 1:
-        yield from map(measure_scene, repeat(base), scenes)
-        return
-    # A forked worker starts at once; a fresh one would import torch first, for longer than many a check takes.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    try:
-        with ProcessPoolExecutor(workers, context) as pool:
-            yield from pool.map(measure_scene, repeat(base), scenes)
-    except BrokenProcessPool:
-        raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
+        if workers == 1:
+            return shown(map(measure_scene, repeat(base), scenes))
+        # A forked worker starts at once; a fresh one would import torch first, for longer than many a check takes.
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        try:
+            with ProcessPoolExecutor(workers, context) as pool:
+                return shown(pool.map(measure_scene, repeat(base), scenes))
+        except BrokenProcessPool:
+            raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
 
 
 def _cores() -> int:

@@ -9,7 +9,7 @@ motion that following the vectors takes away: 1 would be perfect, 0 is no better
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -120,14 +120,14 @@ def judge(scenes: Sequence[Sequence[Evidence]]) -> Verdict:
     )
 
 
-def differing(verdict: Verdict, scenes: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """The scenes that surely follow another convention than `verdict`, which is on all together."""
-    if verdict.convention is None:
-        return {}
+def differs(scene: Verdict, verdict: Verdict) -> bool:
+    """Whether a scene surely follows another convention than `verdict`, which is on all scenes together."""
+    if verdict.convention is None or scene.convention is None:
+        return False
     fitting = {verdict.convention}
     if verdict.forward_flow:  # of which one scene may tell less than all: what stands in for it is as good as another
         fitting = {replace(verdict.convention, frame_offset=offset) for offset in OFFSETS}
-    return {name: its for name, its in scenes.items() if its.convention and not fitting & {*its.fitting}}
+    return not fitting & {*scene.fitting}
 
 
 def surely(differences: NDArray, deviations: float) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from motion_depth.data.findings import Finding
 from motion_depth.data.motion import MotionConvention
-from motion_depth.doctor.convention import Verdict, describe, differing, flags, flags_or_all
+from motion_depth.doctor.convention import Verdict, describe, differs, flags, flags_or_all
 from motion_depth.doctor.depth import depth_offset
 from motion_depth.doctor.measure import SceneMeasure
 from motion_depth.doctor.photometry import CANDIDATES
@@ -28,7 +28,7 @@ WHY_OPEN = {
 
 
 def convention_rules(
-    verdict: Verdict, scenes: Mapping[str, Verdict], measures: Sequence[SceneMeasure], assumed: MotionConvention
+    verdict: Verdict, measures: Sequence[SceneMeasure], assumed: MotionConvention
 ) -> Iterator[Finding]:
     """Whether the files follow the convention that training will be told, and all of them the same one."""
     measured = verdict.convention
@@ -56,7 +56,7 @@ def convention_rules(
         )
         advice = "Export backward flow; in Blender it is in the first two channels of Cycles' Vector pass, with y up"
         yield Finding("warning", "forward_flow", message, advice=advice)
-    for name, its in differing(verdict, scenes).items():
+    for name, its in ((each.scene, each.verdict) for each in measures if differs(each.verdict, verdict)):
         message = (
             f"{name}: its motion follows {describe(its.convention)} ({its.explained:.0%} explained), the other scenes' "
             f"{describe(measured)}{LATE[its.convention.frame_offset]}; a training run reads all in one way"
@@ -77,10 +77,10 @@ def _cannot_tell(verdict: Verdict, measures: Sequence[SceneMeasure]) -> Finding:
     return Finding("warning", "convention_unexplained", message)
 
 
-def depth_rules(measures: Sequence[SceneMeasure], verdict: Verdict, scenes: Mapping[str, Verdict]) -> Iterator[Finding]:
+def depth_rules(verdict: Verdict, measures: Sequence[SceneMeasure]) -> Iterator[Finding]:
     """Whether depth is measured along the ray, and belongs to the frame that it says.
 
-    verdict, scenes: on the motion convention of all scenes together, and of each.
+    verdict: on the motion convention of all scenes together.
     """
     wrong = [measure.scene for measure in measures if measure.depth_kind == "image_plane"]
     message = "distance to the image plane, not to the camera: flat surfaces are flat whatever the field of view"
@@ -91,19 +91,15 @@ def depth_rules(measures: Sequence[SceneMeasure], verdict: Verdict, scenes: Mapp
         for name in wrong:
             yield Finding("error", "depth_image_plane", f"{name}: depth is the {message}", name, advice=advice)
     if verdict.convention is not None:
-        own = {name: its.convention.frame_offset for name, its in differing(verdict, scenes).items()}
-        shifted = list(_depth_offset_rules(measures, own, verdict))
+        shifted = list(_depth_offset_rules(verdict, measures))
         yield from shifted or _depth_motion_rules(measures, CANDIDATES.index(verdict.convention))
 
 
-def _depth_offset_rules(
-    measures: Sequence[SceneMeasure], own: Mapping[str, int], verdict: Verdict
-) -> Iterator[Finding]:
-    """own: the frame offset of the motion files of scenes that differ from the others."""
+def _depth_offset_rules(verdict: Verdict, measures: Sequence[SceneMeasure]) -> Iterator[Finding]:
     by_offset: dict[int | None, list[str]] = defaultdict(list)
     for measure in measures:
-        motion_offset = own.get(measure.scene, verdict.convention.frame_offset)
-        by_offset[depth_offset(measure.edges, motion_offset)].append(measure.scene)
+        followed = (measure.verdict if differs(measure.verdict, verdict) else verdict).convention
+        by_offset[depth_offset(measure.edges, followed.frame_offset)].append(measure.scene)
     right = len(by_offset.pop(0, []))
     by_offset.pop(None, None)
     for offset, names in by_offset.items():

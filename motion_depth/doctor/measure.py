@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from motion_depth.data.findings import Finding
 from motion_depth.data.layouts import list_scene
 from motion_depth.data.scene import DEPTH, KINDS, MOTION, RGB, Scene
+from motion_depth.doctor.convention import Verdict, judge
 from motion_depth.doctor.depth import depth_kind, weigh_edges
 from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.scene_rules import scene_rules
@@ -63,6 +65,11 @@ class SceneMeasure:
     field_of_view: float = np.nan
     digest: str = ""
     thumbnail: Frame | None = None
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """On the motion convention, from this scene alone."""
+        return judge([self.evidence])
 
 
 def measure_scene(base_path: str | Path, name: str) -> SceneMeasure:

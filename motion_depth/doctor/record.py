@@ -14,14 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from motion_depth.data.findings import Finding, errors
+from motion_depth.data.findings import errors
 from motion_depth.data.layouts import list_scene
 from motion_depth.data.motion import MotionConvention
 from motion_depth.data.scene import MOTION
-from motion_depth.doctor.convention import Verdict, differing, flags, flags_or_all
+from motion_depth.doctor.convention import differs, flags, flags_or_all
 from motion_depth.files.atomic import expect_file, write_whole
 from motion_depth.files.digests import sample_digest, sampled
+
+if TYPE_CHECKING:
+    from motion_depth.doctor.check import DatasetCheck
 
 SUFFIX = ".check.json"
 VERSION = 2
@@ -73,31 +77,20 @@ def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]
         return dict(zip(names, pool.map(fingerprint, names), strict=True))
 
 
-def write_record(
-    metadata_path: str | Path,
-    prints: Mapping[str, str],
-    verdict: Verdict,
-    verdicts: Mapping[str, Verdict],
-    findings: Sequence[Finding],
-) -> Path:
-    """Write the record of a check beside the CSV.
-
-    Args:
-        prints: from `fingerprints`, taken before the files were read.
-        verdict, verdicts: on all scenes together, and on each.
-        findings: of the check.
-    """
-    odd = {name: [its.convention, *its.fitting] for name, its in differing(verdict, verdicts).items()}
+def write_record(metadata_path: str | Path, check: DatasetCheck) -> Path:
+    """Write the record of a check beside the CSV."""
+    verdict, wrong = check.verdict, errors(check.findings)
+    odd = {each.scene: each.verdict for each in check.measures if differs(each.verdict, verdict)}
     content = {
         "version": VERSION,
         "checked": datetime.now(UTC).isoformat(timespec="seconds"),
         "convention": verdict.convention and asdict(verdict.convention),
         "fitting": [asdict(each) for each in verdict.fitting],
         "explained": round(verdict.explained, 4),
-        "differing": {name: [asdict(each) for each in fitting] for name, fitting in odd.items()},
-        "errors": len(errors(findings)),
-        "wrong": [[each.scene, str(each)] for each in errors(findings) if each.code not in BY_FLAGS],
-        "scenes": dict(prints),
+        "differing": {name: [asdict(each) for each in (its.convention, *its.fitting)] for name, its in odd.items()},
+        "errors": len(wrong),
+        "wrong": [[each.scene, str(each)] for each in wrong if each.code not in BY_FLAGS],
+        "scenes": check.prints,
     }
     write_whole(record_path(metadata_path), json.dumps(content, indent=1) + "\n")
     return record_path(metadata_path)
@@ -180,9 +173,9 @@ def _read(path: Path, needed: Sequence[str]) -> tuple[Record, dict[str, str]] | 
             convention=MotionConvention(**content["convention"]) if content["convention"] else None,
             fitting=conventions(content["fitting"]),
             explained=float(content["explained"]),
-            differing={name: conventions(its) for name, its in content.get("differing", {}).items() if name in needed},
-            alike=any(name not in content.get("differing", {}) for name in needed),
-            wrong=tuple(text for scene, text in content.get("wrong", ()) if not scene or scene in needed),
+            differing={name: conventions(its) for name, its in content["differing"].items() if name in needed},
+            alike=any(name not in content["differing"] for name in needed),
+            wrong=tuple(text for scene, text in content["wrong"] if not scene or scene in needed),
         )
         return record, dict(content["scenes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

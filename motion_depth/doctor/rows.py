@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from motion_depth.data.findings import Finding, Severity, some
@@ -15,15 +15,9 @@ from motion_depth.latents import WAN22
 MAX_TOKENS = WAN22.text_tokens  # the text encoder cuts what is longer, without a word
 CHARACTERS_PER_TOKEN = 4  # of English, about
 
-CountTokens = Callable[[str], int]
 
-
-def check_rows(path: Path, count_tokens: CountTokens | None = None) -> tuple[list[Row], list[Finding]]:
-    """Rows that can be read, each with `video` and `prompt`, and findings.
-
-    count_tokens: the tokenizer's count for a prompt; without it, only what is surely or probably too long is found.
-    Raises ValueError if there is no such file.
-    """
+def check_rows(path: Path) -> tuple[list[Row], list[Finding]]:
+    """Rows that can be read, each with `video` and `prompt`, and findings. Raises ValueError without such a file."""
     _, numbered, problems = scan_csv(path)
     rows = [(number, {name: field.strip() for name, field in row.items()}) for number, row in numbered]
 
@@ -32,15 +26,14 @@ def check_rows(path: Path, count_tokens: CountTokens | None = None) -> tuple[lis
 
     found = [finding("error", *problem) for problem in problems]
     for number, row in rows:
-        its = _row_problems(row["video"], row["prompt"], count_tokens)
-        found += [finding(*problem, number, row["video"]) for problem in its]
+        found += [finding(*its, number, row["video"]) for its in _row_problems(row["video"], row["prompt"])]
     found.sort(key=lambda each: each.row or 0)
     if not rows and not problems:
         found.append(finding("error", "csv_empty", NO_ROWS))
     return [row for _, row in rows], found + [finding(*problem) for problem in _compare(rows)]
 
 
-def _row_problems(video: str, prompt: str, count_tokens: CountTokens | None) -> Iterator[tuple[Severity, str, str]]:
+def _row_problems(video: str, prompt: str) -> Iterator[tuple[Severity, str, str]]:
     for name, text in (("video", video), ("prompt", prompt)):
         if not text:
             yield "error", f"{name}_empty", empty(name)
@@ -51,13 +44,10 @@ def _row_problems(video: str, prompt: str, count_tokens: CountTokens | None) -> 
         yield "note", "prompt_made_up", f"the prompt was made of the folder's name ({prompt!r}); describe what is seen"
     rest = f"the text encoder takes {MAX_TOKENS} and would cut the rest"
     words, about = len(prompt.split()), len(prompt.encode()) // CHARACTERS_PER_TOKEN
-    if count_tokens is not None:
-        if (tokens := count_tokens(prompt)) > MAX_TOKENS:
-            yield "error", "prompt_long", f"the prompt has {tokens} tokens; {rest}"
-    elif words >= MAX_TOKENS:  # the end takes one token, each word at least one
+    if words >= MAX_TOKENS:  # the end takes one token, each word at least one
         yield "error", "prompt_long", f"the prompt has {words} words, at least as many tokens; {rest}"
     elif about > MAX_TOKENS:
-        yield "warning", "prompt_long", f"the prompt has about {about} tokens; {rest}. --tokenizer_path counts exactly"
+        yield "warning", "prompt_long", f"the prompt has about {about} tokens; {rest}"
 
 
 def _compare(rows: list[tuple[int, Row]]) -> Iterator[tuple[Severity, str, str, int | None, str]]:

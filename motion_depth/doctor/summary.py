@@ -68,7 +68,7 @@ def assumed_convention(check: DatasetCheck) -> MotionConvention:
 
 def _scene(check: DatasetCheck, measure: SceneMeasure, convention: MotionConvention, severities: Counter) -> Json:
     """One scene; distances in metres, speeds in pixels a frame of moving pixels, shares of all pixels."""
-    settings, verdict, table = check.settings, check.verdicts[measure.scene], measure.table
+    settings, verdict, table = check.settings, measure.verdict, measure.table
     frames, offset = len(measure.frames), settings.convention.frame_offset
     stride, count = windows(frames, settings.num_frames, settings.frame_stride, offset)
     median, percentile = percentiles(*speeds([measure], convention), (0.5, 0.95))

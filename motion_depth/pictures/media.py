@@ -10,8 +10,9 @@ from imageio_ffmpeg import get_ffmpeg_exe, get_ffmpeg_version
 from PIL import Image
 from torch import Tensor
 
-from motion_depth.data.arrays import IMAGE_MODES
-from motion_depth.data.numbered_files import FRAME_NUMBER
+from motion_depth.data import arrays
+from motion_depth.data.findings import errors
+from motion_depth.data.numbered_files import numbered_files
 from motion_depth.files.atomic import complete_file, expect_file
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -65,15 +66,7 @@ def _each_frame_once() -> list[str]:
 
 def read_picture(path: str | Path) -> Image.Image:
     """A picture in RGB. Raises ValueError if the file is none, is cut off, or is of more than 8 bits a channel."""
-    try:
-        with Image.open(expect_file(path)) as image:
-            image.load()
-    except Exception as error:  # a broken file can raise anything in Pillow
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise ValueError(f"{path}: found no readable picture, expected a file such as a .png ({reason})") from None
-    if image.mode not in IMAGE_MODES:
-        raise ValueError(f"{path}: found a picture of mode {image.mode}, expected 8 bits a channel, such as RGB")
-    return image.convert("RGB")
+    return Image.fromarray(arrays.read_picture(Path(path)))
 
 
 def read_frames(path: str | Path) -> tuple[np.ndarray, list[int]]:
@@ -85,31 +78,23 @@ def read_frames(path: str | Path) -> tuple[np.ndarray, list[int]]:
     Raises:
         ValueError: nothing is there, or a picture has no number, another's number, another size, or cannot be read.
     """
-    path = Path(path)
+    path, findings = Path(path), []
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder, expected a video or a folder of pictures")
     if not path.is_dir():
         frames = read_video(path)
         return frames, list(range(len(frames)))
-    numbered: dict[int, Path] = {}
-    listed = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    for file in (file for file in listed if file.suffix.lower() in PICTURES):
-        number = FRAME_NUMBER.search(file.stem)
-        if number is None:
-            raise ValueError(f"{file}: found no frame number, expected one at the end, as in frame_0007{file.suffix}")
-        if (other := numbered.setdefault(int(number.group()), file)) is not file:
-            raise ValueError(f"{file}: found frame {int(number.group())} twice, see {other.name}")
-    if not numbered:
-        raise ValueError(f"{path}: found no picture ({', '.join(PICTURES)}), expected one for each frame")
-    numbers = sorted(numbered)
-    files = [numbered[number] for number in numbers]
-    frames = [np.asarray(read_picture(file)) for file in files]
-    for file, frame in zip(files, frames, strict=True):
-        if frame.shape != frames[0].shape:
-            (height, width), (expected_height, expected_width) = frame.shape[:2], frames[0].shape[:2]
-            expected = f"{expected_height}x{expected_width} of {files[0].name}"
-            raise ValueError(f"{file}: found {height}x{width} (height x width), expected the {expected}")
-    return np.stack(frames), numbers
+    files = numbered_files(path, PICTURES, "", findings)
+    for problem in errors(findings):
+        raise ValueError(problem.message)
+    frames = {file: arrays.read_picture(file) for file in files.values()}
+    (first, expected), *_ = frames.items()
+    for file, frame in frames.items():
+        if frame.shape != expected.shape:
+            (height, width), (expected_height, expected_width) = frame.shape[:2], expected.shape[:2]
+            size = f"{expected_height}x{expected_width} of {first.name}"
+            raise ValueError(f"{file}: found {height}x{width} (height x width), expected the {size}")
+    return np.stack(list(frames.values())), list(files)
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:

@@ -96,14 +96,6 @@ def test_a_row_is_named_with_what_is_wrong(tmp_path, content, severity, code, sa
     assert says in str(findings[0])
 
 
-def test_a_tokenizer_counts_exactly(tmp_path):
-    path = tmp_path / "my.csv"
-    path.write_text("video,prompt\na,two words\nb,two other words\n")
-    _, (finding,) = check_rows(path, count_tokens=lambda prompt: 256 * len(prompt.split()))
-    assert (finding.code, finding.row) == ("prompt_long", 2)
-    assert "768 tokens" in finding.message
-
-
 def test_rows_that_cannot_be_read_count_as_rows(tmp_path):
     path = tmp_path / "my.csv"
     path.write_text("video,prompt\na,b,c\na,b\na,b\n")

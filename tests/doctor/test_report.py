@@ -188,7 +188,6 @@ def test_the_csv_alone_decides_which_scenes_are_checked(demo_scenes, tmp_path, c
         (("--output", "a.csv", "--check", "--num_frames", 16), "--num_frames: found 16, expected 4k+1"),
         (("--output", "a.csv", "--check", "--frame_stride", "two"), "--frame_stride: found two"),
         (("--output", "a.csv", "--check", "--motion_units", "metres"), "--motion_units: found 'metres'"),
-        (("--output", "a.csv", "--check", "--tokenizer_path", "no"), "--tokenizer_path no: there is no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(demo_scenes, tmp_path, monkeypatch, capsys, flags, expected):

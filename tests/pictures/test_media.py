@@ -157,7 +157,7 @@ def test_what_is_no_frame_folder_is_a_one_line_error(tmp_path):
     folder = tmp_path / "frames"
     assert "no such file or folder" in message(folder)
     folder.mkdir()
-    assert "found no picture" in message(folder)
+    assert "found no .png or .jpg" in message(folder)
     write_png(folder / "a_1.png", np.zeros((4, 6, 3), np.uint8))
     write_png(folder / "a_2.png", np.zeros((4, 8, 3), np.uint8))
     assert "a_2.png: found 4x8 (height x width), expected the 4x6 of a_1.png" in message(folder)
@@ -165,7 +165,7 @@ def test_what_is_no_frame_folder_is_a_one_line_error(tmp_path):
     assert "b_1.png: found frame 1 twice, see a_1.png" in message(folder)
     (folder / "b_1.png").rename(folder / "b_3.png")
     (folder / "a_2.png").write_bytes(b"no picture")
-    assert "a_2.png: found no readable picture" in message(folder)
+    assert "a_2.png: not readable, expected an RGB picture" in message(folder)
     (folder / "a_2.png").rename(folder / "other.png")
     assert "other.png: found no frame number" in message(folder)
     Image.new("I;16", (6, 4)).save(folder / "other.png")

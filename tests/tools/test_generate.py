@@ -132,8 +132,8 @@ def test_mistakes_are_told_before_any_model_is_loaded(
     cases = [
         ([], "expected one of --image, --scene, --csv and --reread FILE"),
         (["--image", tmp_path / "ball.png"], "--prompt"),
-        (["--image", tmp_path / "none.png", "--prompt", ""], "none.png: found no readable picture"),
-        (["--image", tmp_path / "text.png", "--prompt", ""], "text.png: found no readable picture"),
+        (["--image", tmp_path / "none.png", "--prompt", ""], "none.png: not readable, expected an RGB picture"),
+        (["--image", tmp_path / "text.png", "--prompt", ""], "text.png: not readable, expected an RGB picture"),
         ([*ball, "--reread"], "a picture has no motion"),
         ([*ball, "--device", "gpu"], "--device gpu: expected cuda"),
         ([*ball, "--device", "cuda:99"], "--device cuda:99: found"),
