@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import runpy
@@ -33,7 +34,6 @@ import transformers  # noqa: F401
 
 from motion_depth.checkpoints.checkpoint import STEP_FOLDER, read_checkpoint, step_folders
 from motion_depth.files.folders import leftovers
-from tools.show_losses import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "train_wan22_ti2v_motion_depth.py"
@@ -123,7 +123,8 @@ def compare(one: Path, other: Path) -> None:
         files = [run / "final" / name for run in (one, other)]
         if not all(path.exists() for path in files) or len({path.read_bytes() for path in files}) > 1:
             raise ValueError(f"{name} differs between {one} and {other}, or is in one of them only")
-    rows = [[row | dict.fromkeys(SPEED) for row in read_rows(run)] for run in (one, other)]
+    logs = ((run / "log.jsonl").read_text().splitlines() for run in (one, other))
+    rows = [[json.loads(line) | dict.fromkeys(SPEED) for line in log] for log in logs]
     if rows[0] != rows[1]:
         raise ValueError(f"log.jsonl differs between {one} and {other}")
 
