@@ -36,18 +36,21 @@ from motion_depth.generation.outputs import Shown, export, measure, summary, wri
 from motion_depth.generation.sample import Reading, generate, load_fused, prepared_prompts, read_latents
 from motion_depth.latents import WAN22
 from motion_depth.model.motion_depth import MotionDepthModel
-from motion_depth.model.wan import Wan, WanEncoder
+from motion_depth.model.wan import WanEncoder
 from motion_depth.pictures.panels import spread_frames
 from motion_depth.progress import ProgressBar
 from tools.model_flags import (
     add_clip_flags,
+    add_generation_flags,
     add_model_flags,
     baseline_maps,
+    check_generation_flags,
     check_model,
     check_scenes,
     clip_operator,
     clip_settings,
-    find_backbone,
+    find_wan,
+    plain,
     read_run,
 )
 
@@ -60,6 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add_model_flags(parser)
     add_clip_flags(parser)
+    add_generation_flags(parser)
     add("--image", type=Path, help="first frame; scaled to cover the size and cut at the centre, as in training")
     add("--scene", help="instead: a scene of --dataset_base_path; its first frame, compared with its ground truth")
     add(
@@ -67,11 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--reread", nargs="?", const=True, help="read only: a video or a folder of frames; alone: the scene's own clip")
     add("--prompt", help="text; not with --csv")
-    add("--output", type=Path, required=True, help="folder for the results; a new or empty one")
     add("--dataset_base_path", type=Path, help="folder of the scenes")
-    add("--num_inference_steps", type=int, default=50, help="denoising steps")
-    add("--cfg_scale", type=float, default=5.0, help="classifier-free guidance; 1: off, half the time")
-    add("--negative_prompt", default="", help="what guidance leads away from")
     add("--read", choices=("video", "last_step"), default="video", help="what the saved motion and depth are read off")
     add("--read_noise", type=float, default=0.02, help="noise level, 0 to 1, at which a finished video is read")
     add(
@@ -83,14 +83,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--export", nargs="+", choices=("ply", "png16"), default=[], help="point clouds; depth in mm as 16-bit PNG")
     add("--export_frames", type=int, nargs="+", default=[0], help="frames that are exported")
     add("--fov", type=float, help="horizontal field of view in degrees, for ply")
-    add("--fps", type=float, default=15.0, help="frames per second of the videos that are written")
     return parser.parse_args(argv)
 
 
 def check(args: argparse.Namespace) -> None:
     """What the flags alone tell. Raises ValueError."""
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
-        raise ValueError(f"--output {args.output} is not an empty folder; choose a new one")
+    check_generation_flags(args)
     given = [f"--{name}" for name in ("image", "scene", "csv") if getattr(args, name) is not None]
     if args.reread not in (None, True):
         given.append("--reread FILE")
@@ -103,9 +101,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--prompt: expected with a single video, and not with --csv, which has a column for it")
     if args.scene is not None and args.dataset_base_path is None:
         raise ValueError("--scene: expected --dataset_base_path, the folder of the scenes, beside it")
-    for name, lowest in (("num_inference_steps", 2), ("read_steps", 2), ("fps", 1e-3), ("cfg_scale", 0)):
-        if not getattr(args, name) >= lowest:
-            raise ValueError(f"--{name} {getattr(args, name)}: expected at least {lowest}")
+    if args.read_steps < 2:
+        raise ValueError(f"--read_steps {args.read_steps}: expected at least 2")
     if not 0 <= args.read_noise <= 1:
         raise ValueError(f"--read_noise {args.read_noise}: expected a number from 0 to 1")
     if "ply" in args.export and not (args.fov and 0 < args.fov < 180):
@@ -153,9 +150,7 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     checkpoint, dtype = read_run(args)
     jobs, data = find_jobs(args, checkpoint)
-    backbone = find_backbone(args)
-    if not isinstance(backbone, Wan):
-        raise ValueError(f"--model_base_path {args.model_base_path}: found another backbone, only WAN generates video")
+    backbone = find_wan(args)
     check_model(args, checkpoint, backbone)
     maps = baseline_maps(checkpoint, args.height, args.width)
 
@@ -216,8 +211,11 @@ def show(args: argparse.Namespace, job: Job, model: MotionDepthModel, encoder: W
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict:
     """What a run needs to be repeated, as plain values."""
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    return {"settings": plain, "stage": checkpoint.config["run"]["stage"], "versions": checkpoint.config["versions"]}
+    return {
+        "settings": plain(args),
+        "stage": checkpoint.config["run"]["stage"],
+        "versions": checkpoint.config["versions"],
+    }
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,16 +20,18 @@ from motion_depth.doctor.record import recorded_check
 from motion_depth.latents import LatentLayout
 from motion_depth.model import backbone_kind
 from motion_depth.model.backbone import Backbone
+from motion_depth.model.wan import Wan
 from motion_depth.processes.devices import choose_device
 from motion_depth.processes.ranks import say
-from motion_depth.settings import ClipSettings, ModelSettings, flags
+from motion_depth.settings import ClipSettings, ModelSettings, OptimSettings, flags
 from motion_depth.training.preflight import scene_findings, weigh_record
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Which model and which checkpoint, and what to compute on."""
+def add_model_flags(parser: argparse.ArgumentParser, checkpoint: bool = True) -> None:
+    """Which model and which checkpoint, if there must be one, and what to compute on."""
     add, training = parser.add_argument, flags(ModelSettings)
-    add("--checkpoint", type=Path, required=True, help="final/, best/ or step-N of a training run")
+    without = "" if checkpoint else "; default: the model as it is"
+    add("--checkpoint", type=Path, required=checkpoint, help=f"final/, best/ or step-N of a training run{without}")
     for name in ("model_base_path", "model_paths", "model_id_with_origin_paths", "tokenizer_path", "trust_model"):
         add(f"--{name}", **training[f"--{name}"])
     add("--mixed_precision", choices=("no", "bf16"), help="default: as in training")
@@ -45,18 +47,55 @@ def add_clip_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust_data", action="store_true", help=contradicted)
 
 
+def add_generation_flags(parser: argparse.ArgumentParser) -> None:
+    """How videos are generated, as the library's pipeline does by default, and where they are written."""
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder for the results; a new or empty one")
+    add("--num_inference_steps", type=int, default=50, help="denoising steps")
+    add("--cfg_scale", type=float, default=5.0, help="classifier-free guidance; 1: off, half the time")
+    add("--negative_prompt", default="", help="what guidance leads away from")
+    add("--fps", type=float, default=15.0, help="frames per second of the videos that are written")
+
+
+def check_generation_flags(args: argparse.Namespace) -> None:
+    """Raises ValueError for values that they cannot have, or an --output in which there is something."""
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise ValueError(f"--output {args.output} is not an empty folder; choose a new one")
+    for name, lowest in (("num_inference_steps", 2), ("fps", 1e-3), ("cfg_scale", 0)):
+        if not getattr(args, name) >= lowest:
+            raise ValueError(f"--{name} {getattr(args, name)}: expected at least {lowest}")
+
+
+def plain(args: argparse.Namespace) -> dict[str, object]:
+    """All flags by name, as JSON takes them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
 def find_backbone(args: argparse.Namespace) -> Backbone:
     """The model that the flags name. Raises ValueError if there is none, or it is broken."""
     flags = args.model_base_path, args.model_paths, args.model_id_with_origin_paths, args.tokenizer_path
     return backbone_kind(args.model_base_path).find(*flags)
 
 
-def read_run(args: argparse.Namespace) -> tuple[Checkpoint, torch.dtype]:
+def read_run(args: argparse.Namespace) -> tuple[Checkpoint | None, torch.dtype]:
     """The checkpoint, and the type the DiT computes in. Raises ValueError if it is not whole, or has no such device."""
     args.device = choose_device(args.device)
-    checkpoint = read_checkpoint(args.checkpoint)
-    precision = args.mixed_precision or checkpoint.config["run"]["mixed_precision"]
+    checkpoint = read_checkpoint(args.checkpoint) if args.checkpoint else None
+    precision = args.mixed_precision or settings_of_run(checkpoint)["mixed_precision"]
     return checkpoint, torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def settings_of_run(checkpoint: Checkpoint | None) -> Mapping[str, object]:
+    """The settings that a checkpoint was trained with; without one the training script's defaults that tools need."""
+    return checkpoint.config["run"] if checkpoint else vars(ClipSettings()) | vars(OptimSettings())
+
+
+def find_wan(args: argparse.Namespace) -> Wan:
+    """`find_backbone` for what only WAN can do. Raises ValueError for another model."""
+    backbone = find_backbone(args)
+    if not isinstance(backbone, Wan):
+        raise ValueError(f"--model_base_path {args.model_base_path}: found another backbone, only WAN generates video")
+    return backbone
 
 
 def check_model(args: argparse.Namespace, checkpoint: Checkpoint, backbone: Backbone) -> None:
@@ -68,13 +107,15 @@ def check_model(args: argparse.Namespace, checkpoint: Checkpoint, backbone: Back
     require_same_weights(checkpoint, backbone.identity(), args.trust_model, say)
 
 
-def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, dict]:
-    """What clips are like: name -> its `value`, and where it is `from`: "flag", or "checkpoint" (as in training)."""
+def clip_settings(args: argparse.Namespace, checkpoint: Checkpoint | None) -> dict[str, dict]:
+    """What clips are like: name -> its `value`, and where it is `from`.
+
+    That is "flag", or "checkpoint" (as in training), or without one "default" (the training script's).
+    """
     given = {each.name: getattr(args, each.name) for each in fields(ClipSettings)}
+    trained, origin = settings_of_run(checkpoint), "checkpoint" if checkpoint else "default"
     return {
-        name: {"value": checkpoint.config["run"][name], "from": "checkpoint"}
-        if value is None
-        else {"value": value, "from": "flag"}
+        name: {"value": trained[name], "from": origin} if value is None else {"value": value, "from": "flag"}
         for name, value in given.items()
     }
 
@@ -91,7 +132,7 @@ def check_scenes(
     operator: LoadImageSequenceWithMotionWrapper,
     scenes: Sequence[str],
     table: Path | None,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     trust_data: bool,
 ) -> dict | None:
     """Looks at all scenes' files, and at what a check of them has recorded, as training does before it starts.
@@ -120,7 +161,8 @@ def check_scenes(
     try:
         differs = weigh_record(record, operator.convention, title, trust_data)
     except ValueError as error:
-        raise ValueError(f"{error}. What no flag says is as in training ({checkpoint.folder})") from None
+        origin = f"as in training ({checkpoint.folder})" if checkpoint else "the training script's default"
+        raise ValueError(f"{error}. What no flag says is {origin}") from None
     if differs:
         say(f"--trust_data: {differs}")
     return {"record": str(record.path), "checked": record.checked, "differs": differs}

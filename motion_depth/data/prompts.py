@@ -44,14 +44,14 @@ KINDS |= {word: kind for kind, words in WORDS.items() for word in words.split()}
 KINDS |= {third_person(verb): "V" for verb in WORDS["v"].split()}
 
 
-def kind_of(scene: str) -> str:
-    """The last of a scene's folders that does not just count (env_0, 0), which its variations share; "" if all do."""
-    return next((part for part in reversed(PurePosixPath(scene).parts) if not COUNTS.fullmatch(part)), "")
+def kind_of(scene: str, otherwise: str) -> str:
+    """The last of a scene's folders that does not just count (env_0, 0), which its variations share; or `otherwise`."""
+    return next((part for part in reversed(PurePosixPath(scene).parts) if not COUNTS.fullmatch(part)), otherwise)
 
 
 def make_prompt(scene: str, base_name: str) -> str:
     """A sentence for a scene, from its kind, or from base_name if it has none."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind_of(scene) or base_name).lower()  # BallRamp
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind_of(scene, base_name)).lower()  # BallRamp
     words = [word for word in re.split(r"[\W\d_]+", name) if word not in ("", "test")]
     kinds = "".join(KINDS.get(word, "u" if word.endswith("s") else "?") for word in words)
     found = CLAUSE.fullmatch(kinds)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pandas
 import torch
 from torch import Tensor
 
 from motion_depth.clips.batch import Sample, make_batch
-from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.clips.noise import clip_noise
+from motion_depth.model.backbone import Dit
+from motion_depth.model.motion_depth import MotionDepthModel, add_noise
+from motion_depth.readouts.losses import flow_matching_loss
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
 from motion_depth.readouts.targets import Targets
 
@@ -44,6 +48,37 @@ def read_clip(
         with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
             predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=False)
         yield sigma, predictions, batch.targets
+
+
+class EncodedClip(NamedTuple):
+    """What of a clip a DiT's velocity depends on, but for the prompt.
+
+    Attributes:
+        latents: (1, c, f, h, w).
+        first: (1, c, 1, h, w), latents of the first frame alone.
+        position: which noise; that of `read_clip`.
+    """
+
+    latents: Tensor
+    first: Tensor
+    position: int
+
+
+@torch.no_grad()
+def flow_errors(dit: Dit, clip: EncodedClip, context: Tensor, levels: Sequence[float], seed: int) -> dict[float, float]:
+    """By noise level the mean squared error of the velocity without latent 0, whatever its weight in training.
+
+    Args:
+        context: (1, l, c).
+    """
+    latents, first, position = clip
+    noise = clip_noise(tuple(latents.shape[1:]), seed, position)[None].to(latents)
+    errors = {}
+    for sigma in levels:
+        level = torch.tensor([sigma], device=latents.device)
+        velocity, _ = dit.forward_with_taps(add_noise(latents, first, noise, level), level * 1000, context)
+        errors[sigma] = float(flow_matching_loss(velocity, latents, noise, torch.ones_like(level)))
+    return errors
 
 
 def score_frames(

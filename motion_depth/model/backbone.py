@@ -147,7 +147,13 @@ class Backbone(ABC):
 
     @abstractmethod
     def empty_dit(self, dtype: torch.dtype) -> Dit:
-        """The DiT without its weights, where only shapes matter: under `torch.device("meta")`."""
+        """The DiT without its weights: random ones instead, or under `torch.device("meta")` none."""
+
+    def random_dit(self, dtype: torch.dtype, device: torch.device | str, seed: int) -> Dit:
+        """The DiT with random weights, which knows nothing, in evaluation mode."""
+        torch.manual_seed(seed)
+        with torch.device(device):
+            return self.empty_dit(dtype).eval()
 
     @abstractmethod
     def load_dit(self, dtype: torch.dtype, device: torch.device | str) -> Dit:

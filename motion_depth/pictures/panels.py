@@ -56,13 +56,15 @@ def strip(
     frame_indices: Sequence[int],
     frame_numbers: Sequence[int] | None = None,
     title: str = "",
+    largest: int = TILE,
 ) -> np.ndarray:
     """A labelled grid: one line per row, one column per chosen frame, legends on the right. Returns (H, W, 3).
 
     frame_indices: into the rows' frames. frame_numbers: what the columns are called, for *all* frames of the rows (a
-    clip's `frame_ids`); default: their indices. Neighbouring rows of equal scale share one legend.
+    clip's `frame_ids`); default: their indices. largest: side of a picture, in pixels of the page. Neighbouring rows of
+    equal scale share one legend.
     """
-    total, tile = _common_size(rows)
+    total, tile = _common_size(rows, largest)
     numbers = range(total) if frame_numbers is None else [int(number) for number in frame_numbers]
     wrong = [index for index in frame_indices if not 0 <= index < total]
     if wrong or not frame_indices or len(numbers) != total:
@@ -130,7 +132,7 @@ def _video_frame(blank: Image.Image, places: list, index: int, number: int) -> n
     return np.array(page)
 
 
-def _common_size(rows: Sequence[PanelRow]) -> tuple[int, tuple[int, int]]:
+def _common_size(rows: Sequence[PanelRow], largest: int = TILE) -> tuple[int, tuple[int, int]]:
     """The rows' number of frames, and the (height, width) of a tile: the frames' times or by a whole number."""
     shapes = {row.frames.shape for row in rows}
     if len(shapes) != 1 or any(row.frames.dtype != np.uint8 for row in rows):
@@ -138,9 +140,9 @@ def _common_size(rows: Sequence[PanelRow]) -> tuple[int, tuple[int, int]]:
         raise ValueError(f"found rows of {found or 'nothing'}; expected uint8 frames (t, h, w, 3) of one size")
     total, height, width, _ = shapes.pop()
     longest = max(height, width)
-    if longest <= TILE:
-        return total, (height * (TILE // longest), width * (TILE // longest))
-    part = math.ceil(longest / TILE)
+    if longest <= largest:
+        return total, (height * (largest // longest), width * (largest // longest))
+    part = math.ceil(longest / largest)
     return total, (max(1, height // part), max(1, width // part))
 
 

@@ -40,6 +40,12 @@ def test_frames_are_scaled_by_whole_numbers_to_a_readable_size(size, tile):
     assert (rows.stop - rows.start, columns.stop - columns.start) == tile
 
 
+@pytest.mark.parametrize(("size", "tile"), [((128, 128), (128, 128)), ((480, 480), (120, 120))])
+def test_frames_can_be_smaller(size, tile):
+    rows, columns = span(strip([grid_row(size=size)], [0], largest=128), (10, 200, 10))
+    assert (rows.stop - rows.start, columns.stop - columns.start) == tile
+
+
 def test_strip_has_a_column_per_frame_and_a_line_per_row():
     one = strip([grid_row()], [0]).shape
     more = strip([grid_row(), grid_row(), grid_row()], [0, 2, 4]).shape
