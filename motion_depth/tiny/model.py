@@ -1,7 +1,7 @@
 """A tiny model in WAN2.2-TI2V-5B's shape and file layout, for machines without the real weights.
 
 The DiT and the text encoder are the library's classes at small width with random weights, the tokenizer is a small
-byte-level one, the VAE is `vae.LinearVideoVAE`. `tools/demo/make_tiny_wan.py` writes the files;
+byte-level one, the VAE is `vae.SmallVideoVAE`. `tools/demo/make_tiny_wan.py` writes the files;
 `register_model_configs` makes the library's loader recognise them.
 """
 
@@ -21,7 +21,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from motion_depth.files.atomic import expect_file
-from motion_depth.tiny.vae import Z_DIM, LinearVideoVAE, TinyWanVideoVAE38
+from motion_depth.latents import WAN22
+from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38, stored_tensors
 
 CONFIG_FILE = "diffsynth_model_configs.json"
 DIT_FILE = "diffusion_pytorch_model.safetensors"
@@ -29,22 +30,20 @@ TEXT_ENCODER_FILE = "models_t5_umt5-xxl-enc-bf16.safetensors"
 VAE_FILE = "Wan2.2_VAE.safetensors"
 TOKENIZER_FOLDER = "google/umt5-xxl"
 
-# A DiT with random weights attends evenly to all 512 text tokens, of which all but a few are padding, so without this
-# gain the prompt is less than a thousandth of its features' variance. With it a few percent, and the heads can tell.
-PROMPT_GAIN = 200.0
-
 # The only classes that a CONFIG_FILE may name, each with the name under which the pipeline asks for it.
 MODEL_NAMES: dict[type[nn.Module], str] = {
     WanModel: "wan_video_dit",
     WanTextEncoder: "wan_video_text_encoder",
-    LinearVideoVAE: "wan_video_vae",
+    SmallVideoVAE: "wan_video_vae",
     TinyWanVideoVAE38: "wan_video_vae",
 }
 MODEL_CLASSES = {cls.__name__: cls for cls in MODEL_NAMES}  # whatever module an older CONFIG_FILE has them in
+EARLIER_CLASSES = ("LinearVideoVAE",)  # that a CONFIG_FILE may name and this version has not
 
 # What a model may have at most. A CONFIG_FILE is text, and blocks without number would be built without end.
 MOST_LAYERS, LARGEST_SIZE, LARGEST_VOCABULARY = 256, 2**16, 2**19
 MOST_PARAMETERS = 5e9  # of the DiT: those of the 5B
+LENGTHS = {"patch_size": (3,), "encoder": (0, 3), "decoder": (0, 3), "depths": (3,)}  # of arguments that are lists
 
 # The tokenizer learns its merges from these; text beyond them falls back to bytes, so nothing is ever unknown.
 TOKENIZER_PROMPTS = (
@@ -65,8 +64,10 @@ TOKENIZER_PROMPTS = (
 )
 
 
-def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text_dim: int = 64) -> dict[str, object]:
-    """The arguments of the library's `WanModel`: TI2V-5B's flags at small width.
+def dit_arguments(
+    dim: int = 128, num_heads: int = 4, num_layers: int = 10, text_dim: int = 64, ffn_dim: int | None = None
+) -> dict[str, object]:
+    """The arguments of the library's `WanModel`: TI2V-5B's flags at small width; `ffn_dim` is 4 `dim` if not given.
 
     Raises:
         ValueError: the width does not divide into heads that rotary position embedding works for.
@@ -78,17 +79,18 @@ def dit_arguments(dim: int = 128, num_heads: int = 4, num_layers: int = 10, text
             f"--dim {dim} with --num_heads {num_heads}: expected a head width (dim / heads) that is even and whose "
             "third, rounded down, is even: 12, 20, 24, 32, 48, 96 and 128 are; 16 and 64 are not"
         )
-    if problem := _too_large({"dim": dim, "ffn_dim": 4 * dim, "num_layers": num_layers, "text_dim": text_dim}):
+    ffn_dim = 4 * dim if ffn_dim is None else ffn_dim
+    if problem := _too_large({"dim": dim, "ffn_dim": ffn_dim, "num_layers": num_layers, "text_dim": text_dim}):
         raise ValueError(f"--dim {dim} with --num_layers {num_layers}: {problem}")
     return {
         "has_image_input": False,
         "patch_size": [1, 2, 2],
-        "in_dim": Z_DIM,
+        "in_dim": WAN22.channels,
         "dim": dim,
-        "ffn_dim": 4 * dim,
+        "ffn_dim": ffn_dim,
         "freq_dim": 256,
         "text_dim": text_dim,
-        "out_dim": Z_DIM,
+        "out_dim": WAN22.channels,
         "num_heads": num_heads,
         "num_layers": num_layers,
         "eps": 1e-06,
@@ -123,7 +125,8 @@ def build_tokenizer(vocab: int = 512) -> PreTrainedTokenizerFast:
 def save_model(model: nn.Module, path: Path, extra_kwargs: dict) -> dict:
     """Write the weights to `path` (.safetensors) and return the entry by which the library recognises the file."""
     # Not `save_file`, whose files only their owner may read, whatever the umask says.
-    path.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+    tensors = stored_tensors(model) if isinstance(model, SmallVideoVAE) else model.state_dict()
+    path.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     return {
         "model_hash": hash_model_file(str(path)),
         "model_name": MODEL_NAMES[type(model)],
@@ -137,26 +140,23 @@ def class_path(cls: type) -> str:
 
 
 def write_tiny_wan(
-    folder: Path, vae: LinearVideoVAE, dit_kwargs: dict[str, object], seed: int = 0
+    folder: Path, vae: SmallVideoVAE, dit_kwargs: dict[str, object], seed: int = 0
 ) -> dict[str, nn.Module]:
     """Write the whole model into `folder`, which exists; the DiT and the text encoder are drawn from `seed`.
 
     Returns {file name: model}. The random weights are those of torch's default initialisation: no layer starts at
-    zero, as some do before a real pretraining, so that every block changes the features. Only the text encoder's output
-    is louder (PROMPT_GAIN). They are stored in bfloat16, so that float32 and bfloat16 pipelines hold the same numbers;
-    the fitted VAE is float32.
+    zero, as some do before a real pretraining, so that every block changes the features. They are stored in bfloat16,
+    so that float32 and bfloat16 pipelines hold the same numbers; of the VAE: see `stored_tensors`.
     """
     tokenizer = build_tokenizer()
     text_kwargs = text_encoder_arguments(vocab=len(tokenizer), dim=dit_kwargs["text_dim"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         dit, text_encoder = WanModel(**dit_kwargs), WanTextEncoder(**text_kwargs)
-    with torch.no_grad():
-        text_encoder.norm.weight.mul_(PROMPT_GAIN)
     parts = {
         DIT_FILE: (dit.to(torch.bfloat16), dit_kwargs),
         TEXT_ENCODER_FILE: (text_encoder.to(torch.bfloat16), text_kwargs),
-        VAE_FILE: (vae, {"z_dim": vae.z_dim}),
+        VAE_FILE: (vae, vae.arguments),
     }
     entries = [save_model(model, folder / name, kwargs) for name, (model, kwargs) in parts.items()]
     (folder / CONFIG_FILE).write_text(json.dumps(entries, indent=2) + "\n")
@@ -216,6 +216,11 @@ def _check_entry(entry: object, where: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{32}", str(entry["model_hash"])):
         raise ValueError(f"{where}: model_hash {entry['model_hash']!r} is not 32 hexadecimal digits")
     model_class = MODEL_CLASSES.get(_class_name(entry))
+    if _class_name(entry) in EARLIER_CLASSES:
+        raise ValueError(
+            f"{where}: model_class {entry['model_class']!r} is of an earlier version; make the tiny model again "
+            "(tools/demo/make_tiny_wan.py --overwrite)"
+        )
     if model_class is None:
         raise ValueError(f"{where}: model_class {entry['model_class']!r} is not one of {', '.join(MODEL_CLASSES)}")
     if entry["model_name"] != MODEL_NAMES[model_class]:
@@ -233,13 +238,17 @@ def _check_entry(entry: object, where: str) -> None:
 
 def _too_large(arguments: dict[str, object]) -> str | None:
     """Which of a model's arguments is no number or flag that a model can be built with; None if none is."""
-    limits = {"num_layers": MOST_LAYERS, "vocab": LARGEST_VOCABULARY}
+    limits = {"num_layers": MOST_LAYERS, "depths": MOST_LAYERS, "vocab": LARGEST_VOCABULARY}
     for name, value in arguments.items():
-        limit = limits.get(name, LARGEST_SIZE)
-        for number in value if isinstance(value, list) and name == "patch_size" and len(value) == 3 else [value]:
+        limit, numbers = limits.get(name, LARGEST_SIZE), [value]
+        if name in LENGTHS:
+            numbers = value if isinstance(value, list) and len(value) in LENGTHS[name] else [None]
+        for number in numbers:
             if not isinstance(number, bool) and not (isinstance(number, int | float) and 0 < number <= limit):
                 return f"found {name} {value!r:.60}, expected a number of at most {limit:,}"
     dim, ffn_dim, layers = (arguments.get(name, 0) for name in ("dim", "ffn_dim", "num_layers"))
-    if (parameters := layers * (8 * dim**2 + 2 * dim * ffn_dim)) > MOST_PARAMETERS:
+    widths, depths = [*arguments.get("encoder", ()), *arguments.get("decoder", ())], arguments.get("depths", [1])
+    parameters = layers * (8 * dim**2 + 2 * dim * ffn_dim) + max(depths) * sum(12 * width**2 for width in widths)
+    if parameters > MOST_PARAMETERS:
         return f"{parameters:.2g} parameters, expected at most {MOST_PARAMETERS:.2g}"
     return None

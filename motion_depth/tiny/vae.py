@@ -1,127 +1,157 @@
-"""The tiny model's autoencoders, both behind the library's VAE interface.
+"""The small model's autoencoders, behind the library's VAE interface.
 
-`LinearVideoVAE` is what `tools/demo/make_tiny_wan.py` fits: the principal components of RGB blocks in WAN2.2's causal
-layout of 1 + 4k frames and 16x16 pixels with 48 channels. Random convolutions in its place hide motion from whatever
-reads the features; principal components keep it. `TinyWanVideoVAE38` is the real convolutional VAE at small width.
+`SmallVideoVAE` has WAN2.2's layout: 16 x 16 pixels, 1 + 4k frames, 48 channels. It is a linear code of blocks
+(block_code.py) plus what convolutions add to it on both ways (networks.py). Its encoder gives a latent its own frames
+alone (latent 0: frame 0; latent t: frames 4t-3 .. 4t), so it is causal, and of a scene whose windows overlap it looks
+at every frame once (`encode_windows`). Its decoder overlaps blocks and looks back in time, never ahead: the frames of a
+prefix of latents are the prefix of the frames.
 
-A physics clip is static nearly everywhere, so its plain components describe texture and few describe change. Change
-over a block's four frames therefore counts CHANGE_WEIGHT times in the fit. Measured on demo scenes that were not
-fitted: a small convolutional readout of motion from the latents errs about 5 % less, moving pixels are decoded at
-20.2 instead of 19.8 dB, still ones at 27.7 instead of 28.5 dB.
+`fit_vae` sets the linear code in seconds, which alone is a sound autoencoder; `tools/demo/train_vae.py` trains all of
+it. `TinyWanVideoVAE38` is WAN2.2's own convolutional VAE at small width.
 
-Axes: b clip, c channel, t latent step, h and w rows and columns of latents; k, p, q frame, row, column in a block.
+Axes: b clip, c channel, t latent step or frame, h and w rows and columns.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
 import torch
 from diffsynth.models.wan_video_vae import VideoVAE38_, WanVideoVAE, WanVideoVAE38
 from einops import rearrange
 from torch import Tensor, nn
 
-from motion_depth.latents import WAN22
+from motion_depth.files.atomic import expect_file, write_whole
+from motion_depth.tiny.block_code import BLOCK, BLOCK_FRAMES, CHANNELS, BlockCode, draw_blocks
+from motion_depth.tiny.networks import ConvolutionalDecoder, ConvolutionalEncoder
 
-Z_DIM = WAN22.channels
-BLOCK = WAN22.stride  # pixels, both ways
-BLOCK_FRAMES = WAN22.frames_per_latent  # of every latent but the first, which is one frame
-COLOUR_STEP = 2 / 255  # one step of 8-bit colour when pixels run over [-1, 1]
-CHANGE_WEIGHT = 2.0  # of a pixel's change over a block's four frames, against its mean over them
-OVERSAMPLING = 16  # further directions that the randomised decomposition follows, for its accuracy
+ENCODER = (48, 96, 192)  # widths at strides 4, 8 and 16
+DECODER, DEPTHS = (192, 80, 48), (3, 3, 2)  # widths and residual blocks at strides 16, 8 and 4
 
 
-class BlockPCA(nn.Module):
-    """Affine map between RGB blocks of `frames` x 16 x 16 pixels and `z_dim` normalised coefficients."""
+class CausalAutoencoder(nn.Module):
+    """The autoencoder inside `SmallVideoVAE`. Pixels are in [-1, 1]; latents have mean 0 and variance 1 per channel.
 
-    def __init__(self, frames: int, z_dim: int):
-        super().__init__()
-        size = 3 * frames * BLOCK * BLOCK
-        self.frames = frames
-        self.mean = nn.Parameter(torch.zeros(size))
-        self.components = nn.Parameter(torch.zeros(z_dim, size))  # orthonormal rows
-        self.std = nn.Parameter(torch.ones(z_dim))
-        self.change_weight = nn.Parameter(torch.tensor(CHANGE_WEIGHT))
+    Args:
+        encoder: widths of the `ConvolutionalEncoder`; none: the linear code alone.
+        decoder: widths of the `ConvolutionalDecoder`; none: the linear way back alone.
+        depths: residual blocks of the decoder.
 
-    def encode(self, video: Tensor) -> Tensor:
-        """(b, 3, frames * t, 16 h, 16 w) in [-1, 1] -> (b, z_dim, t, h, w). Computed in float32."""
-        blocks = to_blocks(video, self.frames).float() - self.mean.float()
-        latents = blocks @ self._weigh(self.components.float(), self.change_weight.float()).T / self.std.float()
-        return rearrange(latents, "b t h w c -> b c t h w").to(video.dtype)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """(b, z_dim, t, h, w) -> (b, 3, frames * t, 16 h, 16 w), not clamped. Computed in float32."""
-        coefficients = rearrange(latents, "b c t h w -> b t h w c").float() * self.std.float()
-        blocks = coefficients @ self._weigh(self.components.float(), 1 / self.change_weight.float()) + self.mean.float()
-        return from_blocks(blocks, self.frames).to(latents.dtype)
-
-    @torch.no_grad()
-    def fit(self, blocks: Tensor, seed: int) -> None:
-        """From float32 blocks (n, size)."""
-        mean = blocks.mean(dim=0)
-        weighed = self._weigh(blocks - mean, self.change_weight)
-        z_dim = len(self.components)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            _, _, basis = torch.svd_lowrank(weighed, q=z_dim + OVERSAMPLING, niter=6)
-        components = basis[:, :z_dim].T
-        # A component's sign is arbitrary. Its largest entry is made positive, so that equal data give equal files.
-        largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-        components = components * largest.sign()
-        std = (weighed @ components.T).std(dim=0)
-        self.mean.copy_(mean)
-        self.components.copy_(components)
-        # A component that the data hardly use holds rounding to 8 bits; it must not be blown up to unit variance.
-        self.std.copy_(std.clamp(min=COLOUR_STEP))
-
-    def _weigh(self, blocks: Tensor, weight: Tensor) -> Tensor:
-        """Blocks (n, size) with each pixel's deviation from its mean over the block's frames times `weight`.
-
-        A symmetric linear map whose inverse is that of `1 / weight`; the identity on blocks of one frame.
-        """
-        pixels = rearrange(blocks, "n (c k s) -> n c k s", c=3, k=self.frames)
-        still = pixels.mean(dim=2, keepdim=True)
-        return rearrange(still + weight * (pixels - still), "n c k s -> n (c k s)")
-
-
-class CausalBlockPCA(nn.Module):
-    """The autoencoder inside `LinearVideoVAE`: latent 0 is frame 0, latent t is frames 4t-3 .. 4t.
-
-    The first frame is encoded by itself, so that its latent is the same, bit for bit, with and without the rest.
+    Raises:
+        ValueError: there are not three widths and three depths.
     """
 
-    def __init__(self, z_dim: int):
+    def __init__(self, z_dim: int, encoder: Sequence[int], decoder: Sequence[int], depths: Sequence[int]):
         super().__init__()
+        for name, sizes in (("encoder", encoder), ("decoder", decoder)):
+            if len(sizes) not in (0, 3):
+                raise ValueError(f"{name} {list(sizes)}: expected three widths, or none for the linear code alone")
+        if decoder and len(depths) != 3:
+            raise ValueError(f"depths {list(depths)}: expected three numbers of residual blocks")
         self.z_dim = z_dim
-        self.first = BlockPCA(1, z_dim)
-        self.rest = BlockPCA(BLOCK_FRAMES, z_dim)
+        self.first_code, self.rest_code = BlockCode(1, z_dim), BlockCode(BLOCK_FRAMES, z_dim)
+        self.encoder = ConvolutionalEncoder(encoder, z_dim) if encoder else None
+        self.decoder = ConvolutionalDecoder(decoder, depths, z_dim) if decoder else None
+        # Of the codes: latent 0's, then those of all others.
+        self.register_buffer("mean", torch.zeros(2, z_dim))
+        self.register_buffer("std", torch.ones(2, z_dim))
 
     def encode(self, video: Tensor) -> Tensor:
-        """Frames (b, 3, 1 + 4k, 16 h, 16 w) in [-1, 1] -> latents (b, z_dim, 1 + k, h, w)."""
+        """Frames (b, 3, 1 + 4k, 16 h, 16 w) in [-1, 1] -> latents (b, z_dim, 1 + k, h, w).
+
+        Raises:
+            ValueError: another number of frames, or of pixels.
+        """
+        codes = self.codes(video)
+        mean, std = self._statistics(codes.shape[2])
+        return ((codes - mean) / std).to(video.dtype)
+
+    def codes(self, video: Tensor) -> Tensor:
+        """As `encode`, in float32 and not normalised."""
         frames, height, width = video.shape[2:]
         if (frames - 1) % BLOCK_FRAMES or height % BLOCK or width % BLOCK:
             raise ValueError(
-                f"the tiny VAE encodes 1 + {BLOCK_FRAMES}k frames with sides that are multiples of {BLOCK} pixels; "
+                f"the small VAE encodes 1 + {BLOCK_FRAMES}k frames with sides that are multiples of {BLOCK} pixels; "
                 f"it was given {frames} frames of {height}x{width}"
             )
-        return torch.cat([self.first.encode(video[:, :, :1]), self.rest.encode(video[:, :, 1:])], dim=2)
+        codes = torch.cat([self.first_code.encode(video[:, :, :1]), self.rest_code.encode(video[:, :, 1:])], dim=2)
+        return codes if self.encoder is None else codes + self.encoder(video).float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (b, z_dim, 1 + k, h, w) -> frames (b, 3, 1 + 4k, 16 h, 16 w), not clamped."""
-        return torch.cat([self.first.decode(latents[:, :, :1]), self.rest.decode(latents[:, :, 1:])], dim=2)
+        mean, std = self._statistics(latents.shape[2])
+        codes = latents.float() * std + mean
+        video = torch.cat([self.first_code.decode(codes[:, :, :1]), self.rest_code.decode(codes[:, :, 1:])], dim=2)
+        return (video if self.decoder is None else video + self.decoder(latents).float()).to(latents.dtype)
+
+    def encode_windows(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """All latents that any window of consecutive frames can have; every frame is looked at once.
+
+        Args:
+            video: (1, 3, t, 16 h, 16 w), any number of frames above 4.
+
+        Returns:
+            first (z_dim, t, h, w), by the window's first frame, and rest (z_dim, t - 4, h, w), of which number i is of
+            frames i + 1 .. i + 4. The window of 1 + 4k frames from frame s is first[s], rest[s], rest[s + 4], ...
+        """
+        four = video[:, :, 1:].unfold(2, BLOCK_FRAMES, 1)  # (1, 3, t - 4, 16 h, 16 w, 4)
+        first = self.first_code.encode(video)
+        rest = self.rest_code.encode(rearrange(four, "b c t h w k -> b c (t k) h w"))
+        if self.encoder is not None:
+            frames = self.encoder.frames(video)
+            groups = rearrange(frames[:, 1:].unfold(1, BLOCK_FRAMES, 1), "b t c h w k -> b t k c h w")
+            first = first + self.encoder.first(rearrange(frames, "b t c h w -> b t 1 c h w")).float()
+            rest = rest + self.encoder.rest(groups).float()
+        mean, std = self._statistics(2)
+        first, rest = (first - mean[:, :, :1]) / std[:, :, :1], (rest - mean[:, :, 1:]) / std[:, :, 1:]
+        return first[0].to(video.dtype), rest[0].to(video.dtype)
+
+    @torch.no_grad()
+    def normalise(self, mean: Tensor, std: Tensor) -> None:
+        """Take other statistics of the codes, (2, z_dim) each, and decode codes as before."""
+        if self.decoder is not None:
+            # With z and y of a code by the old and the new statistics: z = scale * y + shift.
+            scale, shift = std / self.std, (mean - self.mean) / self.std
+            for row, layer in enumerate((self.decoder.first, self.decoder.rest)):
+                weight = rearrange(layer.weight, "o c 1 1 -> o c")
+                layer.bias += weight @ shift[row]
+                layer.weight *= rearrange(scale[row], "c -> c 1 1")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def _statistics(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the codes, (1, z_dim, steps, 1, 1) each, float32."""
+        row = torch.tensor([0] + [1] * (steps - 1), device=self.mean.device)
+        mean, std = (rearrange(part.float()[row], "t c -> 1 c t 1 1") for part in (self.mean, self.std))
+        return mean, std
 
 
-class LinearVideoVAE(WanVideoVAE):
-    """The linear autoencoder behind the library's VAE interface, which it inherits.
+class SmallVideoVAE(WanVideoVAE):
+    """The small autoencoder behind the library's VAE interface, which it inherits.
 
-    `encode(videos, device, tiled=...)`: (3, 1 + 4k, 16 h, 16 w) each, in [-1, 1] -> (b, 48, 1 + k, h, w), about unit
-    variance per channel. `decode(latents, device, tiled=...)` is the way back, clamped to [-1, 1]. Blocks do not
-    overlap, so tiles would change nothing: `tiled` and its sizes are accepted and the clip goes through in one piece.
+    `encode(videos, device, tiled=...)`: (3, 1 + 4k, 16 h, 16 w) each, in [-1, 1] -> (b, 48, 1 + k, h, w).
+    `decode(latents, device, tiled=...)` is the way back, clamped to [-1, 1]. A clip goes through in one piece: `tiled`
+    and its sizes are accepted and change nothing. Arguments: see `CausalAutoencoder`.
     """
 
-    def __init__(self, z_dim: int = Z_DIM):
+    def __init__(
+        self,
+        z_dim: int = CHANNELS,
+        encoder: Sequence[int] = ENCODER,
+        decoder: Sequence[int] = DECODER,
+        depths: Sequence[int] = DEPTHS,
+    ):
         super(WanVideoVAE, self).__init__()  # past the library's constructor, which builds its convolutions
-        self.model = CausalBlockPCA(z_dim).eval().requires_grad_(False)
+        self.model = CausalAutoencoder(z_dim, encoder, decoder, depths).eval().requires_grad_(False)
         self.upsampling_factor = BLOCK
         self.z_dim = z_dim
+        self.arguments: dict[str, object] = {
+            "z_dim": z_dim, "encoder": list(encoder), "decoder": list(decoder), "depths": list(depths)
+        }  # fmt: skip
 
     def single_encode(self, video: Tensor, device: torch.device | str) -> Tensor:
         return self.model.encode(video.to(device))
@@ -145,7 +175,7 @@ class TinyWanVideoVAE38(WanVideoVAE38):
     Every width from 1 works. The release's latent statistics belong to its weights, so they are not applied here.
     """
 
-    def __init__(self, dim: int = 16, dec_dim: int = 16, z_dim: int = Z_DIM):
+    def __init__(self, dim: int = 16, dec_dim: int = 16, z_dim: int = CHANNELS):
         super(WanVideoVAE, self).__init__()  # past the constructor that fixes the decoder's width
         self.mean = torch.zeros(z_dim)
         self.std = torch.ones(z_dim)
@@ -155,40 +185,52 @@ class TinyWanVideoVAE38(WanVideoVAE38):
         self.z_dim = z_dim
 
 
-def to_blocks(video: Tensor, frames: int) -> Tensor:
-    """(b, 3, frames * t, 16 h, 16 w) -> (b, t, h, w, 3 * frames * 16 * 16)."""
-    return rearrange(video, "b c (t k) (h p) (w q) -> b t h w (c k p q)", k=frames, p=BLOCK, q=BLOCK)
+def fit_vae(
+    windows: Iterable[Tensor],
+    blocks_per_window: int = 64,
+    seed: int = 0,
+    encoder: Sequence[int] = (),
+    decoder: Sequence[int] = (),
+    depths: Sequence[int] = DEPTHS,
+) -> SmallVideoVAE:
+    """A VAE whose linear code is fitted to blocks drawn from `windows`, and whose networks, if any, add nothing yet.
 
-
-def from_blocks(blocks: Tensor, frames: int) -> Tensor:
-    """The inverse of `to_blocks`."""
-    return rearrange(blocks, "b t h w (c k p q) -> b c (t k) (h p) (w q)", k=frames, p=BLOCK, q=BLOCK, c=3)
-
-
-def fit_linear_vae(windows: Iterable[Tensor], blocks_per_window: int = 64, seed: int = 0) -> LinearVideoVAE:
-    """Fit the components on blocks drawn from `windows`, each four frames in a row: uint8 (4, H, W, 3), sides >= 16.
+    Args:
+        windows: each four frames in a row: uint8 (4, H, W, 3), sides >= 16.
+        seed: of the blocks, the decomposition and the networks' weights.
+        encoder, decoder, depths: see `CausalAutoencoder`.
 
     Raises:
         ValueError: there are too few blocks.
     """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = []
-    for window in windows:
-        blocks = _window_blocks(window, generator)
-        drawn.append(blocks[torch.randperm(len(blocks), generator=generator)[:blocks_per_window]])
-    blocks = torch.cat(drawn)
-    if len(blocks) <= Z_DIM + OVERSAMPLING:
-        raise ValueError(f"{len(blocks)} RGB blocks are too few to fit {Z_DIM} components: give more or larger frames")
-    vae = LinearVideoVAE()
-    vae.model.rest.fit(blocks, seed)
-    vae.model.first.fit(rearrange(blocks, "n (c k s) -> n k (c s)", c=3, k=BLOCK_FRAMES)[:, 0], seed)
+    blocks = draw_blocks(windows, blocks_per_window, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = SmallVideoVAE(encoder=encoder, decoder=decoder, depths=depths)
+    vae.model.rest_code.fit(blocks, seed)
+    vae.model.first_code.fit(rearrange(blocks, "n (c k s) -> n k (c s)", c=3, k=BLOCK_FRAMES)[:, 0], seed)
     return vae
 
 
-def _window_blocks(window: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 (4, H, W, 3) -> float32 blocks (n, 3 * 4 * 16 * 16) in [-1, 1], on a grid with a random phase."""
-    _, height, width, _ = window.shape
-    top, left = (int(torch.randint(side % BLOCK + 1, (), generator=generator)) for side in (height, width))
-    height, width = (side // BLOCK * BLOCK for side in (height, width))
-    frames = window[:, top : top + height, left : left + width].float() * (2 / 255) - 1
-    return to_blocks(rearrange(frames, "k y x c -> 1 c k y x"), BLOCK_FRAMES).flatten(0, 3)
+def stored_tensors(vae: SmallVideoVAE) -> dict[str, Tensor]:
+    """Its state on the CPU as files hold it: networks in bfloat16, the linear code in float32."""
+    networks = ("model.encoder", "model.decoder")
+    types = {name: torch.bfloat16 if name.startswith(networks) else torch.float32 for name in vae.state_dict()}
+    return {name: tensor.to("cpu", types[name]).contiguous() for name, tensor in vae.state_dict().items()}
+
+
+def save_vae(vae: SmallVideoVAE, path: Path) -> None:
+    """Write a VAE (`stored_tensors`) with its arguments, whole or not at all. Raises OSError."""
+    write_whole(path, safetensors.torch.save(stored_tensors(vae), {"arguments": json.dumps(vae.arguments)}))
+
+
+def load_vae(path: Path) -> SmallVideoVAE:
+    """What `save_vae` wrote, in float32. ValueError that names the file if it holds something else."""
+    try:
+        with safetensors.safe_open(expect_file(path), framework="pt") as file:
+            vae = SmallVideoVAE(**json.loads(file.metadata()["arguments"]))
+            vae.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: not a small VAE as tools/demo/train_vae.py writes it ({reason})") from None
+    return vae

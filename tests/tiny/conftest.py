@@ -6,7 +6,7 @@ import pytest
 from diffsynth.configs import MODEL_CONFIGS
 
 from motion_depth.tiny import model as tiny
-from motion_depth.tiny.vae import fit_linear_vae
+from motion_depth.tiny.vae import fit_vae
 from tests.support.moving_squares import windows
 
 
@@ -14,7 +14,7 @@ from tests.support.moving_squares import windows
 def folder(tmp_path_factory) -> Path:
     """A whole tiny model."""
     path = tmp_path_factory.mktemp("tiny")
-    tiny.write_tiny_wan(path, fit_linear_vae(windows()), tiny.dit_arguments(), seed=0)
+    tiny.write_tiny_wan(path, fit_vae(windows()), tiny.dit_arguments(), seed=0)
     return path
 
 

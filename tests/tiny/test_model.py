@@ -13,7 +13,7 @@ from einops import rearrange
 from PIL import Image
 
 from motion_depth.tiny import model as tiny
-from motion_depth.tiny.vae import LinearVideoVAE, TinyWanVideoVAE38
+from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38
 from tests.support.moving_squares import HEIGHT, WIDTH, psnr, render
 
 FILES = (tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE)
@@ -139,7 +139,7 @@ def test_accepted_head_widths_are_those_whose_numbers_the_library_pairs():
 
 @pytest.fixture(scope="module")
 def conv_folder(tmp_path_factory, folder) -> Path:
-    """The tiny model with a TinyWanVideoVAE38 in place of the linear VAE."""
+    """The tiny model with a TinyWanVideoVAE38 in place of the fitted VAE."""
     path = tmp_path_factory.mktemp("conv")
     for entry in folder.iterdir():
         (path / entry.name).symlink_to(entry)
@@ -157,7 +157,7 @@ def test_pipeline_units_run_both_vaes(which, request):
     folder = request.getfixturevalue(which)
     tiny.register_model_configs(folder)
     pipe = load(folder)
-    assert type(pipe.vae) is (LinearVideoVAE if which == "folder" else TinyWanVideoVAE38)
+    assert type(pipe.vae) is (SmallVideoVAE if which == "folder" else TinyWanVideoVAE38)
     pipe.scheduler.set_timesteps(1000, training=True)
     images = [Image.fromarray(frame) for frame in render(0)[:9]]
     shared = {

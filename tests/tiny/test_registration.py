@@ -21,8 +21,8 @@ def test_registering_twice_changes_nothing(folder):
 
 
 def test_a_class_is_known_by_its_name_in_whatever_module_an_older_file_has_it(folder, tmp_path):
-    tiny.register_model_configs(edited(folder, tmp_path, 2, model_class="motion_depth.tiny_vae.LinearVideoVAE"))
-    assert MODEL_CONFIGS[-1]["model_class"] == "motion_depth.tiny.vae.LinearVideoVAE"
+    tiny.register_model_configs(edited(folder, tmp_path, 2, model_class="motion_depth.tiny_vae.SmallVideoVAE"))
+    assert MODEL_CONFIGS[-1]["model_class"] == "motion_depth.tiny.vae.SmallVideoVAE"
 
 
 def test_folder_without_the_file_registers_nothing(tmp_path):
@@ -63,6 +63,10 @@ def test_library_models_are_never_replaced(folder, tmp_path):
     [
         ({"model_class": "os.system"}, "model_class 'os.system' is not one of"),
         ({"model_class": ["x"]}, "is not one of"),
+        (
+            {"model_class": "motion_depth.tiny.vae.LinearVideoVAE"},
+            r"is of an earlier version; make the tiny model again \(tools/demo/make_tiny_wan.py --overwrite\)",
+        ),
         ({"model_name": "wan_video_vae"}, "model_name 'wan_video_vae' does not go with"),
         ({"model_hash": "no"}, "is not 32 hexadecimal digits"),
         ({"extra_kwargs": {"width": 3}}, "extra_kwargs do not fit WanModel"),

@@ -1,20 +1,17 @@
 """The tiny model's autoencoders: WAN's layout, causality, and that little of the picture is lost."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
 
-from motion_depth.tiny.vae import (
-    CHANGE_WEIGHT,
-    COLOUR_STEP,
-    BlockPCA,
-    LinearVideoVAE,
-    TinyWanVideoVAE38,
-    fit_linear_vae,
-    to_blocks,
-)
+from motion_depth.tiny.block_code import BlockCode, draw_blocks, hadamard
+from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38, fit_vae, load_vae, save_vae
 from tests.support.moving_squares import FRAMES, HEIGHT, SCENES, WIDTH, psnr, render, windows
+
+SIZES = {"encoder": (6, 10, 12), "decoder": (12, 10, 6), "depths": (1, 2, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -25,38 +22,99 @@ def clips() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def vae() -> LinearVideoVAE:
-    return fit_linear_vae(windows())
+def fitted() -> SmallVideoVAE:
+    """The linear code alone."""
+    return fit_vae(windows())
 
 
-def test_latents_have_wan_layout_and_about_unit_variance(vae, clips):
+@pytest.fixture(scope="module")
+def full() -> SmallVideoVAE:
+    """With networks, whose layers that start at zero are as if they had been trained."""
+    vae = fit_vae(windows(), **SIZES)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in vae.parameters():
+        if not parameter.any():
+            parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    vae.model.normalise(0.1 * torch.randn(2, 48, generator=generator), 0.5 + torch.rand(2, 48, generator=generator))
+    return vae
+
+
+@pytest.fixture(params=["fitted", "full"])
+def vae(request) -> SmallVideoVAE:
+    return request.getfixturevalue(request.param)
+
+
+def test_latents_have_wan_layout(vae, clips):
     latents = vae.encode(clips, device="cpu")
     assert latents.shape == (SCENES, vae.z_dim, 1 + (FRAMES - 1) // 4, HEIGHT // 16, WIDTH // 16)
     assert (vae.z_dim, vae.model.z_dim, vae.upsampling_factor) == (48, 48, 16)
-    # A component below one step of 8-bit colour is left small on purpose; the others are normalised.
-    used = vae.model.rest.std > COLOUR_STEP
-    assert used.sum() > 30
-    std = latents[:, used, 1:].std(dim=(0, 2, 3, 4))
-    assert std.min() > 0.3
-    assert std.max() < 3.0
+    assert vae.decode(latents, device="cpu").shape == clips.shape
 
 
-def test_decode_inverts_encode_on_fitted_scenes(vae, clips):
-    decoded = vae.decode(vae.encode(clips, device="cpu"), device="cpu")
-    assert decoded.shape == clips.shape
+def test_fitted_blocks_have_mean_0_and_equal_variance_in_all_channels():
+    blocks = draw_blocks(windows(), 64, seed=0)
+    code = BlockCode(4, 48)
+    code.fit(blocks, seed=0)
+    codes = code.encode(rearrange(blocks, "n (c k p q) -> n c k p q", c=3, k=4, p=16, q=16)).flatten(1)
+    assert codes.mean(dim=0).abs().max() < 1e-3
+    torch.testing.assert_close(codes.var(dim=0), torch.ones(48), atol=0.05, rtol=0)
+
+
+def test_an_error_in_fitted_latents_is_an_error_in_pixels(fitted):
+    """Equal noise on any channel of latent 0 costs the same pixels, and no direction of all channels costs more."""
+    back = fitted.model.first_code.back
+    gram = back.T @ back
+    torch.testing.assert_close(gram, gram[0, 0] * torch.eye(48), atol=float(1e-3 * gram[0, 0]), rtol=0)
+
+
+def test_hadamard_matrix_is_orthonormal_with_entries_of_one_size():
+    matrix = hadamard()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(48))
+    torch.testing.assert_close(matrix.abs(), torch.full((48, 48), 48**-0.5))
+    with pytest.raises(ValueError, match="order 16"):
+        hadamard(16)
+
+
+def test_decode_inverts_encode_on_fitted_scenes(fitted, clips):
+    decoded = fitted.decode(fitted.encode(clips, device="cpu"), device="cpu")
     assert decoded.abs().max() <= 1
     assert psnr(decoded[:, :, :1], clips[:, :, :1]) > 30
     assert psnr(decoded[:, :, 1:], clips[:, :, 1:]) > 25
+
+
+def test_networks_that_were_not_trained_change_nothing(fitted, clips):
+    untrained = fit_vae(windows(), **SIZES)
+    latents = untrained.encode(clips, device="cpu")
+    assert torch.equal(latents, fitted.encode(clips, device="cpu"))
+    assert torch.equal(untrained.decode(latents, device="cpu"), fitted.decode(latents, device="cpu"))
+
+
+def test_equal_windows_and_seeds_give_equal_weights():
+    weights = [fit_vae(windows(), seed=seed, **SIZES).state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["model.rest_code.into"], weights[2]["model.rest_code.into"])
+    assert not torch.equal(weights[0]["model.decoder.unfold.weight"], weights[2]["model.decoder.unfold.weight"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tiled", [False, True])
 def test_first_latent_does_not_depend_on_the_rest(vae, clips, dtype, tiled):
     clip = clips[0].to(dtype)
-    whole = vae.encode([clip], device="cpu", tiled=tiled)
-    alone = vae.encode([clip[:, :1]], device="cpu", tiled=tiled)
+    typed = copy.deepcopy(vae).to(dtype)
+    whole = typed.encode([clip], device="cpu", tiled=tiled)
+    alone = typed.encode([clip[:, :1]], device="cpu", tiled=tiled)
     assert whole.dtype == dtype
     assert torch.equal(whole[:, :, :1], alone)
+
+
+def test_prefix_of_frames_gives_prefix_of_latents_and_the_other_way(vae, clips):
+    latents = vae.encode(clips[:1], device="cpu")
+    torch.testing.assert_close(vae.encode(clips[:1, :, :9], device="cpu"), latents[:, :, :3])
+    frames = vae.decode(latents, device="cpu")
+    for count in (1, 2, 3):
+        torch.testing.assert_close(
+            vae.decode(latents[:, :, :count], device="cpu"), frames[:, :, : 4 * count - 3], atol=1e-5, rtol=1e-4
+        )
 
 
 def test_each_latent_holds_its_own_four_frames(vae, clips):
@@ -66,43 +124,74 @@ def test_each_latent_holds_its_own_four_frames(vae, clips):
     assert differs.tolist() == [False, False, True, False]
 
 
-def test_components_are_orthonormal_and_have_a_fixed_sign(vae):
-    for pca in (vae.model.first, vae.model.rest):
-        gram = pca.components @ pca.components.T
-        torch.testing.assert_close(gram, torch.eye(vae.z_dim), atol=1e-4, rtol=0)
-        assert (pca.components.amax(dim=1) >= -pca.components.amin(dim=1)).all()
-        assert pca.std.min() >= np.float32(COLOUR_STEP)
+def test_decoder_overlaps_blocks_and_looks_back(full):
+    latents = torch.zeros(1, 48, 4, 3, 3)
+    changed = latents.clone()
+    changed[:, :, 1, 1, 1] = 3.0
+    difference = (full.model.decode(changed) - full.model.decode(latents)).abs().amax(dim=(0, 1))
+    assert (difference[1:5, 16:32, 16:32] > 0).all()
+    assert difference[1:5, :16].max() > 0  # the block above
+    assert difference[5:9].max() > 0  # the frames of the next latent
+    assert difference[0].max() == 0  # the frame before
 
 
-def test_first_frame_components_lose_no_more_than_exact_principal_components(vae):
-    """The decomposition is randomised; every block of the first frames of the fitted windows is in it."""
-    every_block = (HEIGHT // 16) * (WIDTH // 16)
-    pca = fit_linear_vae(windows(step=4), blocks_per_window=every_block).model.first
-    pictures = torch.stack([window[0] for window in windows(step=4)]).float() * (2 / 255) - 1
-    centred = to_blocks(rearrange(pictures, "b h w c -> b c 1 h w"), 1).flatten(0, 3) - pca.mean
-    residual = centred - centred @ pca.components.T @ pca.components
-    assert residual.square().sum() < 1.02 * torch.linalg.svdvals(centred)[vae.z_dim :].square().sum()
+def test_windows_of_a_scene_are_encoded_at_once(vae, clips):
+    first, rest = vae.model.encode_windows(clips[:1, :, :11])
+    assert (first.shape[1], rest.shape[1]) == (11, 7)
+    for start in range(3):
+        latents = vae.model.encode(clips[:1, :, start : start + 9])[0]
+        window = torch.stack([first[:, start], rest[:, start], rest[:, start + 4]], dim=1)
+        torch.testing.assert_close(window, latents, atol=1e-5, rtol=1e-4)
 
 
-def test_change_over_time_is_weighted_and_unweighted_again():
-    """Encoding undoes decoding for any orthonormal components; and the weight is in the state that is saved."""
-    pca = BlockPCA(4, z_dim=48)
-    basis = torch.linalg.qr(torch.randn(pca.components.shape[1], 48, generator=torch.Generator().manual_seed(0)))[0]
-    pca.components.data = basis.T.contiguous()
-    latents = torch.randn(1, 48, 2, 3, 3, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(pca.encode(pca.decode(latents)), latents, atol=1e-4, rtol=1e-4)
-    assert pca.state_dict()["change_weight"] == CHANGE_WEIGHT
+def test_other_statistics_change_latents_and_no_picture(full, clips):
+    vae = fit_vae(windows(), **SIZES)
+    vae.load_state_dict(full.state_dict())
+    mean, std = torch.randn(2, 48), 0.5 + torch.rand(2, 48)
+    vae.model.normalise(mean, std)
+    latents = vae.model.encode(clips)
+    codes = full.model.codes(clips)
+    expected = (codes[:, :, 1:] - rearrange(mean[1], "c -> c 1 1 1")) / rearrange(std[1], "c -> c 1 1 1")
+    torch.testing.assert_close(latents[:, :, 1:], expected)
+    before = full.model.decode(full.model.encode(clips))
+    torch.testing.assert_close(vae.model.decode(latents), before, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 64, 96), (3, 5, 72, 96), (3, 5, 64, 90)])
-def test_clip_that_does_not_fit_the_layout_is_an_error(vae, shape):
+def test_clip_that_does_not_fit_the_layout_is_an_error(fitted, shape):
     with pytest.raises(ValueError, match=f"given {shape[1]} frames of {shape[2]}x{shape[3]}"):
-        vae.encode([torch.zeros(shape)], device="cpu")
+        fitted.encode([torch.zeros(shape)], device="cpu")
 
 
 def test_too_few_blocks_are_an_error():
     with pytest.raises(ValueError, match="too few"):
-        fit_linear_vae([torch.zeros(4, 32, 32, 3, dtype=torch.uint8)])
+        fit_vae([torch.zeros(4, 32, 32, 3, dtype=torch.uint8)])
+
+
+@pytest.mark.parametrize("sizes", [{"encoder": (4, 4)}, {"decoder": (4,)}, {"depths": (1, 1)}])
+def test_sizes_that_are_not_three_are_an_error(sizes):
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} .*expected three"):
+        SmallVideoVAE(**sizes)
+
+
+def test_a_saved_vae_says_what_it_is_made_of(full, clips, tmp_path):
+    save_vae(full, tmp_path / "vae.safetensors")
+    loaded = load_vae(tmp_path / "vae.safetensors")
+    assert loaded.arguments == full.arguments
+    assert torch.equal(loaded.model.rest_code.into, full.model.rest_code.into)
+    assert torch.equal(loaded.model.decoder.unfold.weight, full.model.decoder.unfold.weight.bfloat16().float())
+    torch.testing.assert_close(loaded.model.encode(clips), full.model.encode(clips), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors at all", None])
+def test_a_file_that_holds_no_vae_is_a_one_line_error(content, tmp_path):
+    path = tmp_path / "vae.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a small VAE") as error:
+        load_vae(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])

@@ -2,9 +2,11 @@
 
     python tools/demo/make_tiny_wan.py --dataset_base_path demo/scenes --output demo/tiny_wan
     python tools/demo/make_tiny_wan.py --dataset_base_path demo/scenes --output demo/tiny_wan --dim 192 --overwrite
+    python tools/demo/make_tiny_wan.py --vae demo/vae/vae.safetensors --output demo/tiny_wan
 
-The DiT and the text encoder have random weights; the VAE is fitted on frames of the scenes. The same frames, sizes
-and seed give the same files: a model that already stands in --output is then left as it is.
+The DiT and the text encoder have random weights; the VAE is the linear code, fitted on frames of the scenes, or what
+tools/demo/train_vae.py trained. The same frames or VAE, sizes and seed give the same files: a model that already stands
+in --output is then left as it is.
 """
 
 import argparse
@@ -26,11 +28,12 @@ from motion_depth.files.atomic import expect_file, flush
 from motion_depth.files.digests import file_digest
 from motion_depth.files.folders import complete_folder
 from motion_depth.tiny import model as tiny
-from motion_depth.tiny.vae import BLOCK, BLOCK_FRAMES, LinearVideoVAE, fit_linear_vae
+from motion_depth.tiny.block_code import BLOCK, BLOCK_FRAMES
+from motion_depth.tiny.vae import SmallVideoVAE, fit_vae, load_vae
 
 SETTINGS_FILE = "tiny_wan.json"
 FILES = "files"  # under this name it says what was written beside it: a digest by path
-FORMAT = 2  # of the weights; counts up when code and older tiny models no longer fit
+FORMAT = 3  # of the weights; counts up when code and older tiny models no longer fit
 MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONFIG_FILE, SETTINGS_FILE, "google"}
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
 CLIP_FRAMES = 9  # of the clips that the picture quality is measured on
@@ -39,7 +42,9 @@ CLIPS = 8
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_base_path", type=Path, required=True, help="folder with scenes; rgb/ at any depth")
+    vae = parser.add_mutually_exclusive_group(required=True)
+    vae.add_argument("--dataset_base_path", type=Path, help="folder with scenes to fit a VAE to; rgb/ at any depth")
+    vae.add_argument("--vae", type=Path, metavar="FILE", help="a trained VAE: the vae.safetensors of train_vae.py")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder to write; MODEL_BASE_PATH of the stage scripts"
     )
@@ -47,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dim", type=_positive, default=128, help="width of the DiT (the 5B: 3072)")
     parser.add_argument("--num_heads", type=_positive, default=4, help="attention heads of the DiT (the 5B: 24)")
     parser.add_argument("--num_layers", type=_positive, default=10, help="blocks of the DiT (the 5B: 30)")
+    parser.add_argument("--ffn_dim", type=_positive, help="width between a block's last layers; default: 4 --dim")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a tiny model made otherwise, if nothing in it was changed"
     )
@@ -130,7 +136,7 @@ def read_frames(paths: list[Path]) -> torch.Tensor:
     return torch.stack(frames)
 
 
-def picture_quality(vae: LinearVideoVAE, scenes: dict[str, list[Path]]) -> tuple[float, float]:
+def picture_quality(vae: SmallVideoVAE, scenes: dict[str, list[Path]]) -> tuple[float, float]:
     """PSNR in dB of decoded clips from the middle of some scenes: of their first frames, of the other frames."""
     names = list(scenes)
     errors = []
@@ -214,22 +220,33 @@ def frames_digest(base: Path, scenes: dict[str, list[Path]]) -> str:
     return digest.hexdigest()
 
 
-def make(args: argparse.Namespace) -> None:
-    dit_kwargs = tiny.dit_arguments(args.dim, args.num_heads, args.num_layers)
-    scenes = find_scenes(args.dataset_base_path)
-    settings = {name: getattr(args, name) for name in ("seed", "dim", "num_heads", "num_layers")}
-    settings |= {"frames": frames_digest(args.dataset_base_path, scenes), "format": FORMAT}
-    output = args.output.resolve()
-    if model_stands(output, settings, args.overwrite):
-        print(f"{args.output} stands: a tiny model made from the same frames with the same settings")
-        return
+def fit(args: argparse.Namespace, scenes: dict[str, list[Path]]) -> SmallVideoVAE:
     windows = choose_windows(scenes)
     start = time.perf_counter()
-    vae = fit_linear_vae(map(read_frames, windows), blocks_per_window=64 * MAX_WINDOWS // len(windows), seed=args.seed)
+    vae = fit_vae(map(read_frames, windows), blocks_per_window=64 * MAX_WINDOWS // len(windows), seed=args.seed)
     seconds = time.perf_counter() - start
     print(f"{len(scenes)} scenes; VAE fitted on {len(windows)} windows of {BLOCK_FRAMES} frames in {seconds:.1f} s")
     first, rest = picture_quality(vae, scenes)
     print(f"its pictures: PSNR {first:.1f} dB first frame, {rest:.1f} dB the others")
+    return vae
+
+
+def make(args: argparse.Namespace) -> None:
+    dit_kwargs = tiny.dit_arguments(args.dim, args.num_heads, args.num_layers, ffn_dim=args.ffn_dim)
+    settings = {name: getattr(args, name) for name in ("seed", "dim", "num_heads", "num_layers")}
+    settings |= {"ffn_dim": dit_kwargs["ffn_dim"], "format": FORMAT}
+    if args.vae:
+        vae, settings["vae"] = load_vae(args.vae), file_digest(args.vae)
+    else:
+        scenes = find_scenes(args.dataset_base_path)
+        settings["frames"] = frames_digest(args.dataset_base_path, scenes)
+    output = args.output.resolve()
+    if model_stands(output, settings, args.overwrite):
+        source = "VAE" if args.vae else "frames"
+        print(f"{args.output} stands: a tiny model made from the same {source} with the same settings")
+        return
+    if not args.vae:
+        vae = fit(args, scenes)
     with complete_folder(output) as new:
         models = tiny.write_tiny_wan(new, vae, dit_kwargs, args.seed)
         written = sorted(path for path in new.rglob("*") if path.is_file())
