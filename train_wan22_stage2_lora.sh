@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Stage 2: train LoRA on the DiT together with both heads, starting from stage 1's heads.
+# Stage 2: train the DiT, by LoRA or all of its weights, together with both heads, starting from stage 1's heads.
 #
 #   bash train_wan22_stage2_lora.sh                             # after bash train_wan22_stage1_heads.sh
 #   STAGE1_PATH=runs/a OUTPUT_PATH=runs/b bash train_wan22_stage2_lora.sh
 #   bash train_wan22_stage2_lora.sh --heads_checkpoint outputs/stage1/step-5000
+#   TUNE=full ACCELERATE_CONFIG=configs/fsdp.yaml bash train_wan22_stage2_lora.sh   # all weights, shared by the GPUs
+#   TUNE=full MOTION_LOSS_WEIGHT=0 DEPTH_LOSS_WEIGHT=0 bash train_wan22_stage2_lora.sh   # video alone, no heads
 #   LORA_RANK=64 NUM_FRAMES=81 bash train_wan22_stage2_lora.sh  # any setting below, from the environment
 #   CUDA_VISIBLE_DEVICES=2,3 bash train_wan22_stage2_lora.sh    # one process on each visible GPU
 #   bash train_wan22_stage2_lora.sh --max_steps 10              # further flags go to the training script
@@ -35,13 +37,17 @@ MOTION_FRAME_OFFSET="${MOTION_FRAME_OFFSET:-0}"  # frame t's motion lies in the 
 
 # Model
 MODEL_BASE_PATH="${MODEL_BASE_PATH:-}"           # empty: ./models/Wan-AI/Wan2.2-TI2V-5B if whole, else by model id
-STAGE1_PATH="${STAGE1_PATH:-./outputs/stage1}"   # stage 1's OUTPUT_PATH; its final/ holds the heads to start from
+STAGE1_PATH="${STAGE1_PATH-./outputs/stage1}"    # stage 1's OUTPUT_PATH; its final/ holds the heads to start from.
+                                                 # Without heads not used; with TUNE=full it may be empty: new heads
+TUNE="${TUNE:-lora}"                             # what trains of the DiT: lora, or full, all its weights
 LORA_RANK="${LORA_RANK:-32}"
 LORA_TARGET_MODULES="${LORA_TARGET_MODULES:-q,k,v,o,ffn.0,ffn.2}" # linear layers of each DiT block
 
 # Training
 LEARNING_RATE="${LEARNING_RATE:-5e-5}"           # of the heads, which stage 1 has trained
 LORA_LEARNING_RATE="${LORA_LEARNING_RATE:-1e-4}"
+DIT_LEARNING_RATE="${DIT_LEARNING_RATE:-1e-5}"   # of all weights, with TUNE=full
+EMA_DECAY="${EMA_DECAY:-0}"                      # moving average of what is trained, such as 0.999; 0: off
 LR_SCHEDULER="${LR_SCHEDULER:-constant_with_warmup}"
 LR_WARMUP_STEPS="${LR_WARMUP_STEPS:-100}"        # optimizer updates
 WEIGHT_DECAY="${WEIGHT_DECAY:-0.01}"
@@ -50,9 +56,10 @@ NUM_EPOCHS="${NUM_EPOCHS:-5}"
 MAX_STEPS="${MAX_STEPS:-0}"                      # stop after this many iterations; 0: NUM_EPOCHS decides
 BATCH_SIZE="${BATCH_SIZE:-1}"                    # clips of each process
 GRADIENT_ACCUMULATION_STEPS="${GRADIENT_ACCUMULATION_STEPS:-8}"
-MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"
+MOTION_LOSS_WEIGHT="${MOTION_LOSS_WEIGHT:-1.0}"  # both 0: there are no heads, the video model alone is trained
 DEPTH_LOSS_WEIGHT="${DEPTH_LOSS_WEIGHT:-1.0}"
-FLOW_LOSS_WEIGHT="${FLOW_LOSS_WEIGHT:-1.0}"      # of the model's own flow-matching loss; 0: no LoRA behind the last tap
+FLOW_LOSS_WEIGHT="${FLOW_LOSS_WEIGHT:-1.0}"      # of the flow-matching loss; 0: nothing behind the last tap trains
+FLOW_WEIGHTING="${FLOW_WEIGHTING:-wan}"          # of noise levels in it: wan, the library's (0 at both ends), or none
 GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-every}" # blocks recomputed in backward: every, alternate or none
 LOSS_FRAMES="${LOSS_FRAMES:-0}"                  # frames of a clip that a step compares; 0: all
 NOISE_MIXTURE="${NOISE_MIXTURE:-0,0,1}"          # weights of uniform, low, shifted noise; the flow loss wants shifted
@@ -70,18 +77,25 @@ WANDB_PROJECT="${WANDB_PROJECT:-wan22-motion-depth}"
 
 # shellcheck source=tools/launch.sh
 source "$HERE/tools/launch.sh"
-if ! has_flag --heads_checkpoint "$@" && [[ ! -d "$STAGE1_PATH/final" ]]; then
-    fail "there is no $STAGE1_PATH/final, which stage 2 starts from: run 'bash train_wan22_stage1_heads.sh' first," \
-        "or set STAGE1_PATH to the OUTPUT_PATH of a finished stage 1"
+WHAT="LoRA (rank $LORA_RANK, learning rate $LORA_LEARNING_RATE) on the DiT" HEADS_FROM=""
+if [[ "$(value_of TUNE "$@")" == full ]]; then
+    WHAT="all weights of the DiT (learning rate $DIT_LEARNING_RATE)"
+fi
+if without_heads "$@"; then
+    TITLE="Stage 2: $WHAT, without heads"
+else
+    TITLE="Stage 2: $WHAT, and both heads"
+    if ! has_flag --heads_checkpoint "$@" && [[ -n "$STAGE1_PATH" || "$WHAT" == LoRA* ]]; then
+        HEADS_FROM="$STAGE1_PATH/final"
+        [[ -d "$HEADS_FROM" ]] || fail "there is no $HEADS_FROM, which stage 2 starts from: run" \
+            "'bash train_wan22_stage1_heads.sh' first, or set STAGE1_PATH to the OUTPUT_PATH of a finished stage 1"
+        TITLE+=", which start from $HEADS_FROM"
+    fi
 fi
 find_python
 find_devices
 find_weights
 settings_to_flags "${BASH_SOURCE[0]}"
-TITLE="Stage 2: LoRA (rank $LORA_RANK, learning rate $LORA_LEARNING_RATE) on the DiT, and both heads"
-if ! has_flag --heads_checkpoint "$@"; then
-    FLAGS+=(--heads_checkpoint "$STAGE1_PATH/final")
-    TITLE+=", which start from $STAGE1_PATH/final"
-fi
+[[ -z "$HEADS_FROM" ]] || FLAGS+=(--heads_checkpoint "$HEADS_FROM")
 describe_run "$TITLE" "$@"
 launch --stage 2 "${FLAGS[@]}" "$@"

@@ -1,4 +1,5 @@
-"""Trains motion and depth heads on WAN2.2-TI2V, stage 1 on the frozen DiT, stage 2 with LoRA on the DiT.
+"""Trains motion and depth heads on WAN2.2-TI2V: stage 1 on the frozen DiT, stage 2 together with the DiT, by LoRA or
+all of its weights. Without a loss for the heads there are none, and stage 2 trains the video model alone.
 
 The stage scripts show every setting and call this with accelerate:
 
@@ -18,8 +19,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+from functools import partial
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -27,7 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from motion_depth.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from motion_depth.checkpoints.models import build_lora, load_heads, read_statistics
+from motion_depth.checkpoints.models import has_heads, load_heads, read_statistics
 from motion_depth.clips.batch import Batch, reduce_item
 from motion_depth.clips.dataset import (
     LoadImageSequenceWithMotionWrapper,
@@ -48,7 +51,8 @@ from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.readout import Statistics
 from motion_depth.settings import Settings, flags
 from motion_depth.training.accelerator import start_accelerator
-from motion_depth.training.architecture import Architecture, choose_architecture, train_heads
+from motion_depth.training.architecture import Architecture, choose_architecture, train_dit, train_heads
+from motion_depth.training.average import WeightAverage
 from motion_depth.training.health import Health, gradient_size
 from motion_depth.training.loader import BatchLoader
 from motion_depth.training.log import RunLog
@@ -81,10 +85,11 @@ def build_datasets(settings: Settings, layout: LatentLayout) -> tuple[MotionDept
     )
     if rank() == 0:  # the others wait for it where they first meet
         check_data(operator, [table for table in tables if table], data.trust_data, say)
-    train = MotionDepthDataset(base, data.dataset_metadata_path, operator, data.dataset_repeat, seed, reduce_item)
+    reduce = partial(reduce_item, with_targets=settings.with_heads)
+    train = MotionDepthDataset(base, data.dataset_metadata_path, operator, data.dataset_repeat, seed, reduce)
     held_out = None
     if data.val_metadata_path:
-        held_out = MotionDepthDataset(base, data.val_metadata_path, operator, 1, seed, reduce_item)
+        held_out = MotionDepthDataset(base, data.val_metadata_path, operator, 1, seed, reduce)
     for remark in check_distinct(train, held_out):
         say(remark)
     return train, held_out
@@ -93,41 +98,58 @@ def build_datasets(settings: Settings, layout: LatentLayout) -> tuple[MotionDept
 def build_model(
     settings: Settings, plan: Architecture, dit: Dit, statistics: Statistics, source: Checkpoint | None
 ) -> MotionDepthModel:
-    """What a stage trains: the heads, in stage 2 also LoRA on the DiT; new ones, or those of a checkpoint."""
+    """What a stage trains: the heads, in stage 2 also LoRA on the DiT or all of it; new, or those of a checkpoint."""
     set_seed(settings.optim.seed)  # new weights are the same on every process and in every run
-    heads = load_heads(source, dit.dim, len(dit.blocks)) if source else MotionDepthHeads(plan.heads, statistics)
+    heads = MotionDepthHeads(plan.heads, statistics) if plan.heads else None
+    if heads and source and has_heads(source):
+        heads = load_heads(source, dit.dim, len(dit.blocks))
     train_heads(heads, settings.loss.weights)
-    if plan.lora is not None:
-        build_lora(dit, plan.lora, source)
+    train_dit(dit, settings, plan, source)
     model = MotionDepthModel(dit, heads, settings.stage == 2, settings.optim.gradient_checkpointing)
     # DDP would broadcast the frozen DiT, which every process has read from the same file.
     model._ddp_params_and_buffers_to_ignore = [
         name for name, value in model.state_dict(keep_vars=True).items() if not value.requires_grad
     ]
     if settings.optim.compile:
-        compile_parts(dit.blocks, heads.values())
+        compile_parts(dit.blocks, heads.values() if heads else ())
     return model
 
 
-def build_optimizer(settings: Settings, model: nn.Module, start: Start) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """AdamW over what is trained, and its learning rates; both go on from a step folder if there is one."""
+def build_optimizer(
+    settings: Settings, model: nn.Module, start: Start
+) -> tuple[torch.optim.Optimizer, LRScheduler, WeightAverage | None]:
+    """AdamW over what is trained, learning rates, moving average; all go on from a step folder if there is one."""
     optim = settings.optim
-    optimizer = adamw(model, optim.learning_rate, optim.lora_learning_rate, optim.weight_decay)
+    dit_learning_rate = optim.dit_learning_rate if settings.full else optim.lora_learning_rate
+    optimizer = adamw(model, optim.learning_rate, dit_learning_rate, optim.weight_decay)
     updates = start.updates(optim.gradient_accumulation_steps)
     scheduler = get_scheduler(optim.lr_scheduler, optimizer, optim.lr_warmup_steps, updates)
+    average = WeightAverage(named_trainable(model), optim.ema_decay) if optim.ema_decay else None
     if start.checkpoint is not None:
-        continue_from(start.checkpoint, model, optimizer, scheduler)
-    return optimizer, scheduler
+        continue_from(start.checkpoint, model, optimizer, scheduler, average)
+    return optimizer, scheduler, average
+
+
+def choose_statistics(
+    accelerator: Accelerator, settings: Settings, dataset: MotionDepthDataset, source: Checkpoint | None
+) -> Statistics:
+    """Of the training set, as it was when the heads were made; none without heads."""
+    if not settings.with_heads:
+        return Statistics()
+    return read_statistics(source) if source and has_heads(source) else measure_statistics(accelerator, dataset)
 
 
 def step_losses(settings: Settings, model: nn.Module, batch: Batch, statistics: Statistics) -> dict[str, Tensor]:
     """One forward; every loss per clip, (b,), and their weighted sum `loss`."""
     inputs = batch.latents, batch.first, batch.context, batch.noise, batch.sigma
     predictions = model(*inputs, settings.with_flow, batch.frames)
-    losses = head_losses(predictions, batch.targets, statistics.scales, bool(settings.loss.motion_balance))
-    weights = settings.loss.weights
+    losses, weights = {}, {}
+    if settings.with_heads:
+        losses = head_losses(predictions, batch.targets, statistics.scales, bool(settings.loss.motion_balance))
+        weights = settings.loss.weights
     if settings.with_flow:
-        losses["flow_loss"] = predictions["flow_loss"]
+        losses["flow_error"] = predictions["flow_error"]
+        losses["flow_loss"] = predictions["flow_loss" if settings.loss.flow_weighting == "wan" else "flow_error"]
         weights["flow"] = settings.loss.flow_loss_weight
     return {"loss": total_loss(losses, weights), **losses}
 
@@ -158,13 +180,15 @@ def train(settings: Settings, stopping: Stopping, occupation: Occupation) -> Non
         return
     batches = BatchLoader.of_run(accelerator, settings, samples.train, samples.encoder, start.positions)
 
-    # Model: the frozen DiT, and what is trained.
+    # Model: the DiT, and what is trained. What is trained starts as precisely as it was stored.
     source = start.checkpoint or given
-    statistics = read_statistics(source) if source else measure_statistics(accelerator, dataset)
-    dit = backbone.load_dit(optim.dtype, torch.device("cpu") if sharding else accelerator.device)
+    statistics = choose_statistics(accelerator, settings, dataset, source)
+    dit = backbone.load_dit(
+        torch.float32 if settings.full else optim.dtype, torch.device("cpu") if sharding else accelerator.device
+    )
     model = build_model(settings, plan, dit, statistics, source)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
-    optimizer, scheduler = build_optimizer(settings, model, start)
+    optimizer, scheduler, average = build_optimizer(settings, model, start)
     health = Health(optim.max_bad_steps, dataset.describe, **start.saved.get("health", {}))
     accelerator.print(f"stage {settings.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
     accelerator.print(describe_run(accelerator, settings, model, statistics, start))
@@ -180,8 +204,8 @@ def train(settings: Settings, stopping: Stopping, occupation: Occupation) -> Non
                 accelerator, settings, samples.held_out, model, statistics, log
             )
             loop(Run(
-                accelerator, settings, start, model, prepared, optimizer, scheduler, statistics, plan.lora, batches,
-                health, log, validation, occupation, tracker_id, start.best_score,
+                accelerator, settings, start, model, prepared, optimizer, scheduler, average, statistics, plan.lora,
+                batches, health, log, validation, occupation, tracker_id, start.best_score,
             ), stopping)  # fmt: skip
     except (Stopped, NotFiniteError):
         accelerator.end_training()  # on all processes alike
@@ -217,6 +241,8 @@ def loop(run: Run, stopping: Stopping) -> None:
         if problem is None:  # else weights, optimizer and learning rate stay as they are
             run.optimizer.step()
             run.scheduler.step()
+            if run.average is not None:
+                run.average.update()
         run.optimizer.zero_grad()
         log.update(step, clips, health, problem, lr=learning_rate, grad_norm=norm, **speed)
 

@@ -13,7 +13,6 @@ from typing import get_args
 
 import torch
 
-from motion_depth.clips.noise import NoiseMixture
 from motion_depth.model.backbone import CHECKPOINTING
 from motion_depth.model.heads import HEAD_SIZES
 from motion_depth.readouts import READOUTS
@@ -21,6 +20,7 @@ from motion_depth.readouts import READOUTS
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")  # of transformers
 # By stage; stage 2 keeps the library's shifted grid, which its flow loss is weighted for.
 DEFAULT_MIXTURE = {1: "1,1,1", 2: "0,0,1"}
+TUNING = ("lora", "full")
 NEEDED = MISSING  # in the place of a default
 
 
@@ -96,7 +96,8 @@ class ModelSettings:
                                         "default 0.33,0.5,0.67,0.83")
     head_upsampling: str | None = fixed(None, "from stride 4 up: convex (default, learned) or bilinear")
     head_latent_skip: int | None = fixed(None, "1 (default): also read the noised latents. 0: off", choices=(0, 1))
-    heads_checkpoint: Path | None = free(None, "checkpoint to start the heads from; stage 2: stage 1's final/")
+    heads_checkpoint: Path | None = free(None, "checkpoint to start from; stage 2: stage 1's final/, for its heads")
+    tune: str = fixed("lora", "stage 2, what trains of the DiT: lora, or full, all its weights", choices=TUNING)
     lora_rank: int = fixed(32, "stage 2: rank of the LoRA", (1, 4096))
     lora_target_modules: str = fixed("q,k,v,o,ffn.0,ffn.2", "stage 2: linear layers of the DiT that get LoRA")
 
@@ -116,6 +117,8 @@ ReadoutWeights = make_dataclass("ReadoutWeights", [
 @dataclass(frozen=True, kw_only=True)
 class LossSettings(ReadoutWeights):
     flow_loss_weight: float = fixed(1.0, "stage 2: weight of the flow-matching loss; 0: off", (0.0, 1e6))
+    flow_weighting: str = fixed("wan", "of noise levels in that loss: wan, the library's (0 at both ends), or none",
+                                choices=("wan", "none"))
     motion_balance: int = fixed(1, "1: moving and static pixels weigh equal. 0: off", choices=(0, 1))
     loss_frames: int = fixed(0, "frames of a clip that a step decodes and compares; 0: all of them", (0, 4097))
 
@@ -135,8 +138,11 @@ class NoiseSettings:
 class OptimSettings:
     learning_rate: float = fixed(1e-4, "of the heads", (0.0, 10.0))
     lora_learning_rate: float = fixed(1e-4, "stage 2: of the LoRA", (0.0, 10.0))
+    dit_learning_rate: float = fixed(1e-5, "stage 2 with --tune full: of the DiT's weights", (0.0, 10.0))
+    ema_decay: float = fixed(0.0, "of a moving average of what is trained, which is what is validated and what "
+                                  "best/ and final/ hold; 0: off", (0.0, 0.999999))
     weight_decay: float = fixed(0.01, "of AdamW; 0: off", (0.0, 10.0))
-    lr_scheduler: str = fixed("constant_with_warmup", "of both learning rates", choices=SCHEDULES)
+    lr_scheduler: str = fixed("constant_with_warmup", "of all learning rates", choices=SCHEDULES)
     lr_warmup_steps: int = fixed(100, "optimizer updates until the full learning rate; 0: off", (0, 10**9))
     max_grad_norm: float = fixed(1.0, "gradient clipping; 0: off", (0.0, 1e9))
     num_epochs: int = free(10, "epochs of scenes x dataset_repeat clips", (1, 10**6))
@@ -180,7 +186,7 @@ class OutputSettings:
 class Settings:
     """All settings of a run."""
 
-    stage: int = fixed(NEEDED, "1: heads on the frozen DiT. 2: LoRA and heads", choices=(1, 2))
+    stage: int = fixed(NEEDED, "1: heads on the frozen DiT. 2: the DiT, by LoRA or wholly, and heads", choices=(1, 2))
     data: DataSettings
     clip: ClipSettings
     model: ModelSettings
@@ -222,19 +228,30 @@ class Settings:
         """In what a continuation differs from the `run` that it continues, but for what may differ; a text each.
 
         Args:
+            before: a setting that an earlier version did not have is taken for its default.
             known: whether weights and data are compared by their content, so that their places do not count.
         """
         free = HARMLESS | PLACES if known else HARMLESS
         return [
             f"--{name} was {before.get(name)}, is {value}"
             for name, value in self.plain().items()
-            if name not in free and before.get(name) != value
+            if name not in free and before.get(name, DEFAULTS.get(name)) != value
         ]
 
     @property
     def with_flow(self) -> bool:
         """Whether the DiT's own flow-matching loss is trained on."""
         return self.stage == 2 and self.loss.flow_loss_weight > 0
+
+    @property
+    def with_heads(self) -> bool:
+        """Whether there are heads: not where none of their losses has a weight."""
+        return any(self.loss.weights.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether all of the DiT's weights train."""
+        return self.stage == 2 and self.model.tune == "full"
 
     @property
     def mixture(self) -> str:
@@ -269,32 +286,8 @@ def flags(group: type) -> dict[str, dict[str, object]]:
     return found
 
 
+DEFAULTS = {each.name: each.default for each in settings_of(Settings) if each.default is not MISSING}
 RANGES = {each.name: each.metadata["limits"] for each in settings_of(Settings) if each.metadata["limits"]}
 HARMLESS, PLACES, LOCAL = (
     {each.name for each in settings_of(Settings) if each.metadata.get(what)} for what in ("free", "place", "local")
 )
-
-
-def check_settings(settings: Settings) -> None:
-    """Refuses what cannot work, before anything is read or loaded. Raises ValueError."""
-    model, loss = settings.model, settings.loss
-    if sum(each is not None for each in model.weights) != 1:
-        raise ValueError("give one of --model_base_path, --model_paths, --model_id_with_origin_paths")
-    values = settings.values()
-    for name, (lowest, highest) in RANGES.items():
-        if not lowest <= values[name] <= highest:
-            raise ValueError(f"--{name} {values[name]}: expected {lowest:,} to {highest:,}")
-    if not any(loss.weights.values()) and not settings.with_flow:
-        names = ", ".join(f"--{name}_loss_weight" for name in (*loss.weights, "flow"))
-        raise ValueError(f"{names}: all are 0, nothing trains")
-    NoiseMixture.parse(settings.mixture)
-    if settings.data.cache_only and settings.data.cache_path is None:
-        raise ValueError("--cache_only needs --cache_path, the folder to fill")
-    if loss.loss_frames > settings.clip.num_frames:
-        raise ValueError(f"--loss_frames {loss.loss_frames}: expected 0 (all) to {settings.clip.num_frames}")
-    if settings.stage == 2 and model.heads_checkpoint is None:
-        raise ValueError(
-            "--heads_checkpoint: stage 2 starts from stage 1's heads; give the final/ folder of a stage-1 run"
-        )
-    if settings.optim.dtype == torch.bfloat16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise ValueError("--mixed_precision bf16: this GPU has no bfloat16; use --mixed_precision no")

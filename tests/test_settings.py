@@ -2,7 +2,8 @@
 
 import pytest
 
-from motion_depth.settings import HARMLESS, PLACES, RANGES, Settings, check_settings, flags
+from motion_depth.settings import HARMLESS, PLACES, RANGES, Settings, flags
+from motion_depth.training.checks import check_settings
 from tests.support.settings import make_settings
 
 # What has few values, which are checked one by one.

@@ -32,6 +32,26 @@ has_flag() {
     return 1
 }
 
+# Prints the value of the setting $1: of the last such flag among the others, else of the variable.
+value_of() {
+    local flag="--${1,,}" value="${!1}" word before=""
+    shift
+    for word in "$@"; do
+        [[ "$before" != "$flag" ]] || value="$word"
+        [[ "$word" != "$flag="* ]] || value="${word#*=}"
+        before="$word"
+    done
+    printf '%s' "$value"
+}
+
+# Succeeds when the losses of both heads have the weight 0, among the settings or the given flags.
+without_heads() {
+    local name
+    for name in MOTION_LOSS_WEIGHT DEPTH_LOSS_WEIGHT; do
+        [[ "$(value_of "$name" "$@")" =~ ^0*\.?0*$ ]] || return 1
+    done
+}
+
 # Sets PYTHON and NUM_GPUS (the GPUs that CUDA_VISIBLE_DEVICES leaves visible).
 find_python() {
     if [[ -z "${PYTHON:-}" ]]; then

@@ -187,7 +187,7 @@ class ClipCache:
             summary=f"cache {self.folder}: {counts}",
         )
 
-    def sample(self, position: int) -> Sample:
+    def sample(self, position: int, with_targets: bool = True) -> Sample:
         """The encoded sample at a position of the training sequence. Raises ValueError, see `Entry.read`."""
         row, scene, window = self.dataset.clip_at(position)
         prompt = self.dataset.data[row]["prompt"]
@@ -199,7 +199,7 @@ class ClipCache:
             scene=scene,
             window=window,
             prompt=prompt,
-            targets=_targets(tensors),
+            targets=_targets(tensors) if with_targets else Targets(),
             latents=tensors["latents"],
             first=tensors["first"],
             context=self._contexts[prompt],
@@ -226,17 +226,20 @@ class CachedDataset(Dataset):
     """`MotionDepthDataset` with encoded clips: the same samples at the same positions, read from the cache.
 
     An error comes as a LoadError, see `raise_load_errors`.
+
+    Args:
+        with_targets: whether they are unpacked; else the samples have none.
     """
 
-    def __init__(self, cache: ClipCache):
-        self.cache = cache
+    def __init__(self, cache: ClipCache, with_targets: bool = True):
+        self.cache, self.with_targets = cache, with_targets
 
     def __len__(self) -> int:
         return len(self.cache.dataset)
 
     def __getitem__(self, position: int) -> Sample | LoadError:
         try:
-            return self.cache.sample(position)
+            return self.cache.sample(position, self.with_targets)
         except ValueError as error:
             clip = self.cache.dataset.clip_at(position)
             return LoadError(f"clip {position} (scene {clip.scene}, window {clip.window}): {error}")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
-from motion_depth.checkpoints.schema import FORMAT, LORA_FILE, STATISTICS_FILE, head_file
+from motion_depth.checkpoints.schema import DIT_FILE, FORMAT, LORA_FILE, STATISTICS_FILE, head_file
 from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.tuning import dit_state_dict, is_tuned, load_dit
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.readout import Statistics
 
@@ -30,16 +31,17 @@ class LoraShape:
     last_block: int | None = None
 
 
-def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraShape | None, run: dict) -> dict:
+def model_config(heads: HeadConfig | None, statistics: Statistics, lora: LoraShape | None, run: dict) -> dict:
     """The config.json of a checkpoint: enough to rebuild the heads, and to know what they were trained on.
 
     Args:
+        heads: None where there are none, and so no statistics.
         run: the training script's settings (sizes, conventions, data, seed), as plain values.
     """
     return {
         "format": FORMAT,
-        "heads": heads.to_json(),
-        "statistics": statistics.to_json(),
+        "heads": heads and heads.to_json(),
+        "statistics": heads and statistics.to_json(),
         "lora": None if lora is None else asdict(lora),
         **{name: readout.meaning for name, readout in READOUTS.items()},
         "run": run,
@@ -48,12 +50,20 @@ def model_config(heads: HeadConfig, statistics: Statistics, lora: LoraShape | No
 
 
 def model_tensors(model: MotionDepthModel, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
-    """The tensor files of a checkpoint: a file for each head, LoRA if the DiT has one, and the statistics' maps."""
-    files = {head_file(name): head.state_dict() for name, head in model.heads.items()}
-    files[STATISTICS_FILE] = statistics.maps
+    """The tensor files of a checkpoint: a file for each head, the statistics' maps, and what of the DiT was trained."""
+    files = {}
+    if model.heads:
+        files |= {head_file(name): head.state_dict() for name, head in model.heads.items()}
+        files[STATISTICS_FILE] = statistics.maps
     if lora := lora_state_dict(model.dit):
         files[LORA_FILE] = lora
+    if is_tuned(model.dit):
+        files[DIT_FILE] = dit_state_dict(model.dit)
     return files
+
+
+def has_heads(checkpoint: Checkpoint) -> bool:
+    return checkpoint.config["heads"] is not None
 
 
 def read_statistics(checkpoint: Checkpoint) -> Statistics:
@@ -73,8 +83,10 @@ def read_head_config(checkpoint: Checkpoint, dit_dim: int, num_blocks: int) -> H
     """The architecture of a checkpoint's heads.
 
     Raises:
-        ValueError: the heads were trained on a DiT of another width or depth.
+        ValueError: there are none, or they were trained on a DiT of another width or depth.
     """
+    if not has_heads(checkpoint):
+        raise ValueError(f"{checkpoint.folder}: has no heads, it was trained without; give a checkpoint that has some")
     config = HeadConfig(**checkpoint.config["heads"])
     if config.dit_dim != dit_dim or max(config.taps) >= num_blocks:
         raise ValueError(
@@ -129,6 +141,12 @@ def build_lora(dit: Dit, lora: LoraShape, checkpoint: Checkpoint | None) -> None
         load_lora(dit, checkpoint.tensors(LORA_FILE), str(checkpoint.folder / LORA_FILE), before.last_block)
 
 
+def load_tuned(dit: Dit, checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's DiT in the place of a DiT's weights, if it has one. Raises ValueError if it is another."""
+    if checkpoint.has(DIT_FILE):
+        load_dit(dit, checkpoint.tensors(DIT_FILE), str(checkpoint.folder / DIT_FILE))
+
+
 def read_lora(checkpoint: Checkpoint, dit: Dit) -> dict[str, Tensor]:
     """LoRA weights of a checkpoint that has some, after making sure that each layer of the DiT can take its own.
 
@@ -151,12 +169,13 @@ def read_lora(checkpoint: Checkpoint, dit: Dit) -> dict[str, Tensor]:
 
 
 def load_model(checkpoint: Checkpoint, dit: Dit, device: torch.device | str) -> MotionDepthModel:
-    """A trained model for inference: heads, and LoRA on the given DiT if the checkpoint has it.
+    """A trained model for inference: its heads on the given DiT, with its LoRA, or its weights in the DiT's place.
 
     Raises:
         ValueError: the checkpoint does not fit the DiT.
     """
-    heads = load_heads(checkpoint, dit.dim, len(dit.blocks))
+    heads = load_heads(checkpoint, dit.dim, len(dit.blocks)) if has_heads(checkpoint) else None
+    load_tuned(dit, checkpoint)
     if lora := read_lora_config(checkpoint):
         tensors = read_lora(checkpoint, dit)
         dit = add_lora(dit, lora.rank, lora.target_modules, lora.last_block)

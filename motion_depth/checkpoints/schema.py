@@ -13,7 +13,7 @@ from motion_depth.readouts import READOUTS
 from motion_depth.settings import RANGES
 
 FORMAT = 2
-LORA_FILE, STATISTICS_FILE = "lora.safetensors", "statistics.safetensors"
+LORA_FILE, STATISTICS_FILE, DIT_FILE = "lora.safetensors", "statistics.safetensors", "dit.safetensors"
 SHOWN = 60  # letters of a wrong value
 
 
@@ -122,21 +122,32 @@ def check_config(config: Mapping, files: Collection[str]) -> None:
     """
     if (found := config.get("format")) != FORMAT:
         raise ValueError(f"format {_shown(found)}, expected {FORMAT}")
-    stage = config["run"].get("stage") if isinstance(config.get("run"), dict) else None
-    _compare(config, SCHEMA if stage == 2 else {name: rule for name, rule in SCHEMA.items() if name != "lora"}, "")
-    if stage == 1 and config.get("lora") is not None:
-        raise ValueError(f"lora: found {_shown(config['lora'])}, expected null, since run.stage is 1")
-    if unknown := config["heads"].keys() - HeadConfig.__dataclass_fields__.keys():
-        raise ValueError(f"heads.{min(unknown)}: found {_shown(config['heads'][min(unknown)])}, expected no such field")
-    try:
-        HeadConfig(**config["heads"])
-    except ValueError as error:
-        raise ValueError(f"heads: {error}") from None
-    promised = [*map(head_file, READOUTS), STATISTICS_FILE, *([LORA_FILE] if stage == 2 else [])]
+    run = config["run"] if isinstance(config.get("run"), dict) else {}
+    stage, tuned = run.get("stage"), run.get("tune") == "full"
+    trained = any(run.get(f"{name}_loss_weight", 1) for name in READOUTS)
+    headless = stage == 2 and not trained and config.get("heads", 0) is None  # and without statistics, which are theirs
+    absent = ({"lora"} if stage == 1 or tuned else set()) | ({"heads", "statistics"} if headless else set())
+    _compare(config, {name: rule for name, rule in SCHEMA.items() if name not in absent}, "")
+    if "lora" in absent and config.get("lora") is not None:
+        why = "run.tune is full" if tuned else "run.stage is 1"
+        raise ValueError(f"lora: found {_shown(config['lora'])}, expected null, since {why}")
+    if not headless:
+        _check_heads(config["heads"])
+    promised = [] if headless else [*map(head_file, READOUTS), STATISTICS_FILE]
+    promised += [DIT_FILE] if tuned else [LORA_FILE] if stage == 2 else []
     if missing := [name for name in promised if name not in files]:
         raise ValueError(f"promises {', '.join(missing)}, which the manifest does not name")
-    if stage == 1 and LORA_FILE in files:
-        raise ValueError(f"promises no {LORA_FILE}, which the manifest names")
+    if others := {LORA_FILE, DIT_FILE} & set(files) - set(promised):
+        raise ValueError(f"promises no {min(others)}, which the manifest names")
+
+
+def _check_heads(heads: Mapping) -> None:
+    if unknown := heads.keys() - HeadConfig.__dataclass_fields__.keys():
+        raise ValueError(f"heads.{min(unknown)}: found {_shown(heads[min(unknown)])}, expected no such field")
+    try:
+        HeadConfig(**heads)
+    except ValueError as error:
+        raise ValueError(f"heads: {error}") from None
 
 
 def _compare(value: object, schema: Schema, where: str) -> None:

@@ -23,7 +23,7 @@ class Sample:
     Attributes:
         position: place in the training sequence.
         scene, window, prompt: as in the CSV, and which of the scene's windows.
-        targets: unbatched, maps in float16.
+        targets: unbatched, maps in float16; empty where nothing is compared with them.
         frames: (t, h, w, 3) uint8, or None once encoded.
         latents, first, context: (c, f, h/16, w/16), (c, 1, h/16, w/16), (l, c) trimmed to the prompt's tokens, or None.
     """
@@ -49,10 +49,11 @@ def pack_targets(clip: MotionDepthClip) -> Targets:
     return clip.targets.to("cpu", torch.float16)
 
 
-def reduce_item(item: dict) -> Sample:
+def reduce_item(item: dict, with_targets: bool = True) -> Sample:
     """A dataset item to a sample; runs in the loader's worker, so that less crosses the process boundary."""
     clip: MotionDepthClip = item["video"]
-    return Sample(item["position"], clip.scene, item["window"], item["prompt"], pack_targets(clip), frames=clip.frames)
+    targets = pack_targets(clip) if with_targets else Targets()
+    return Sample(item["position"], clip.scene, item["window"], item["prompt"], targets, frames=clip.frames)
 
 
 @dataclass

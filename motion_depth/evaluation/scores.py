@@ -34,19 +34,21 @@ def read_clip(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    with_flow: bool = False,
 ) -> Iterator[tuple[float, dict[str, Tensor], Targets]]:
-    """One encoded clip at chosen noise levels: the level, the heads' predictions (b = 1), and the targets.
+    """One encoded clip at chosen noise levels: the level, the model's predictions (b = 1), and the targets.
 
     The noise depends on the seed and the sample's position only, so every noise level mixes in the same noise.
 
     Args:
         context: (1, l, c).
         dtype: that the model computes in; the heads do under autocast.
+        with_flow: whether the flow-matching loss is wanted as well.
     """
     for sigma in levels:
         batch = make_batch([sample], context, sigma, seed, device, dtype)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype == torch.bfloat16):
-            predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow=False)
+            predictions = model(batch.latents, batch.first, batch.context, batch.noise, batch.sigma, with_flow)
         yield sigma, predictions, batch.targets
 
 

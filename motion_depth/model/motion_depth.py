@@ -1,4 +1,4 @@
-"""The module that is trained: a DiT, frozen or with LoRA, and the heads that read it.
+"""The module that is trained: a DiT, frozen, with LoRA or wholly trained, and the heads that read it, if there are any.
 
 Axes: b clip, c channel, f latent frame, h w the token grid, p latents along a side of a token, l text token.
 """
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import MotionDepthHeads, example_features
+from motion_depth.model.tuning import compute_type
 from motion_depth.readouts.losses import flow_matching_loss
 
 
@@ -32,11 +33,11 @@ def add_noise(latents: Tensor, first: Tensor, noise: Tensor, sigma: Tensor) -> T
 
 
 class MotionDepthModel(nn.Module):
-    """What is trained and wrapped by DDP: the DiT (frozen, or with LoRA) and the heads.
+    """What is trained and wrapped by DDP: the DiT (frozen, with LoRA, or `tuning.tune_fully`) and the heads.
 
     Args:
-        dit: its own weights are frozen.
-        heads: all heads.
+        dit: what of it trains is decided already.
+        heads: all heads; None where the DiT alone is trained.
         train_dit: whether gradients flow into the DiT (stage 2). Otherwise it runs without a graph and, where no flow
             loss is wanted, only up to the last tap.
         checkpointing: one of `backbone.CHECKPOINTING`; only matters where gradients flow into the DiT.
@@ -45,10 +46,11 @@ class MotionDepthModel(nn.Module):
         ValueError: the heads read a block that the DiT does not have.
     """
 
-    def __init__(self, dit: Dit, heads: MotionDepthHeads, train_dit: bool, checkpointing: str = "none"):
+    def __init__(self, dit: Dit, heads: MotionDepthHeads | None, train_dit: bool, checkpointing: str = "none"):
         super().__init__()
-        if max(heads.config.taps) >= len(dit.blocks):
-            raise ValueError(f"heads read block {max(heads.config.taps)}, the DiT has {len(dit.blocks)} blocks")
+        self.taps = heads.config.taps if heads else ()
+        if max(self.taps, default=0) >= len(dit.blocks):
+            raise ValueError(f"heads read block {max(self.taps)}, the DiT has {len(dit.blocks)} blocks")
         self.dit, self.heads = dit, heads
         self.train_dit, self.checkpointing = train_dit, checkpointing
 
@@ -73,23 +75,25 @@ class MotionDepthModel(nn.Module):
             frames: (b, n) frames that the heads decode; None: all.
 
         Returns:
-            The heads' predictions (`MotionDepthHeads.forward`), and `flow_loss` (b,) if asked for.
+            The heads' predictions (`MotionDepthHeads.forward`), and if asked for `flow_error` (b,), the mean squared
+            error of the velocity, and `flow_loss`, that times the library's weight of the noise level.
         """
         noisy = add_noise(latents, first, noise, sigma)
-        # The DiT runs as at inference, in its own precision; without LoRA no graph is built.
+        # The DiT runs as at inference, in its own precision; where it is frozen no graph is built.
         graph = contextlib.nullcontext() if self.train_dit else torch.no_grad()
         with graph, torch.autocast(latents.device.type, enabled=False):
             velocity, features = self.dit.forward_with_taps(
                 noisy,
                 sigma * 1000,
                 context,
-                self.heads.config.taps,
+                self.taps,
                 velocity=with_flow,
                 checkpointing=self.checkpointing,
             )
-        predictions = self.heads(features, frames)
+        predictions = self.heads(features, frames) if self.heads else {}
         if with_flow:
-            predictions["flow_loss"] = flow_matching_loss(velocity, latents, noise, self.dit.flow_weight(sigma))
+            predictions["flow_error"] = flow_matching_loss(velocity, latents, noise)
+            predictions["flow_loss"] = predictions["flow_error"] * self.dit.flow_weight(sigma)
         return predictions
 
 
@@ -97,13 +101,16 @@ def count_operations(model: MotionDepthModel, num_frames: int, height: int, widt
     """Floating-point operations of one forward of one clip, counted by torch on tensors without data.
 
     Returns:
-        `dit` (all blocks and the output layer) and `heads`.
+        `dit` (all blocks and the output layer) and `heads`, 0 where there are none.
     """
     dit, layout = _on_meta(model.dit), model.dit.layout
-    context = torch.zeros(1, layout.text_tokens, dit.text_dim, device="meta")
-    latents = torch.zeros(1, *layout.latent_shape(num_frames, height, width), device="meta")
+    like = {"device": "meta", "dtype": compute_type(dit)}
+    context = torch.zeros(1, layout.text_tokens, dit.text_dim, **like)
+    latents = torch.zeros(1, *layout.latent_shape(num_frames, height, width), **like)
     with torch.no_grad(), FlopCounterMode(display=False) as dit_counter:
         dit.forward_with_taps(latents, torch.zeros(1, device="meta"), context)
+    if not model.heads:
+        return {"dit": dit_counter.get_total_flops(), "heads": 0}
     features = example_features(model.heads.config, layout.token_grid(num_frames, height, width), device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as heads_counter:
         _on_meta(model.heads)(features)

@@ -41,15 +41,25 @@ def total_loss(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Te
     return sum(weight * losses[f"{name}_loss"] for name, weight in weights.items())
 
 
-def flow_matching_loss(velocity: Tensor, latents: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """The library's flow-matching loss, per clip: mean squared error of the velocity without latent 0, times weight.
+def flow_matching_loss(velocity: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
+    """The flow-matching loss, per clip: mean squared error of the velocity without latent 0.
 
     Args:
         velocity, latents, noise: (b, c, f, h, w); latent 0 is the clean first frame, nothing is predicted there.
-        weight: (b,) the scheduler's training weight of each clip's timestep.
 
     Returns:
-        (b,); the same as `diffsynth.diffusion.loss.FlowMatchSFTLoss` of each clip.
+        (b,); times the scheduler's training weight of each clip's timestep (`Dit.flow_weight`) the same as
+        `diffsynth.diffusion.loss.FlowMatchSFTLoss` of it.
     """
     error = velocity[:, :, 1:].float() - (noise - latents)[:, :, 1:].float()
-    return reduce(error.square(), "b c f h w -> b", "mean") * weight
+    return reduce(error.square(), "b c f h w -> b", "mean")
+
+
+def trivial_flow_loss(latents: Tensor, sigma: float) -> float:
+    """`flow_matching_loss` of the best guess that knows no more of a clip than how large its latents are.
+
+    With s2 for the mean square of the latents behind latent 0: the least error of a linear guess of noise - latents
+    from (1 - sigma) latents + sigma noise. At sigma 1 it is s2.
+    """
+    s2 = float(latents[..., 1:, :, :].float().square().mean())
+    return s2 / ((1 - sigma) ** 2 * s2 + sigma**2)

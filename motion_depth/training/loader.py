@@ -90,7 +90,7 @@ class BatchLoader:
             settings.data.dataset_num_workers,
             accelerator.device,
             settings.optim.dtype,
-            settings.loss.loss_frames,
+            settings.loss.loss_frames if settings.with_heads else 0,
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.tuning import compute_type
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.losses import head_losses, total_loss
 from motion_depth.readouts.statistics import neutral
@@ -68,7 +69,7 @@ def count_step(
         decoded: frames of a clip that are compared.
         with_flow: whether the flow-matching loss is wanted.
     """
-    layout, dtype = model.dit.layout, next(model.dit.parameters()).dtype
+    layout, dtype = model.dit.layout, compute_type(model.dit)
     shape = layout.latent_shape(num_frames, height, width)
     with FakeTensorMode():
         _materialize(model)
@@ -80,7 +81,7 @@ def count_step(
                 name: Target(
                     torch.rand(*maps[:2], *readout.map_channels, *maps[2:]), torch.ones(maps, dtype=torch.bool)
                 )
-                for name, readout in READOUTS.items()
+                for name, readout in (READOUTS if model.heads else {}).items()
             }
         )
         frames = None if decoded == num_frames else torch.zeros(clips, decoded, dtype=torch.long)
@@ -89,8 +90,8 @@ def count_step(
         def step() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
                 predictions = model(latents, latents[:, :, :1], context, noise, torch.zeros(clips), with_flow, frames)
-                losses = predictions | head_losses(predictions, targets, scales)
-                total = total_loss(losses, dict.fromkeys([*READOUTS, "flow"] if with_flow else READOUTS, 1.0))
+                losses = predictions | (head_losses(predictions, targets, scales) if model.heads else {})
+                total = total_loss(losses, dict.fromkeys([*targets, *(["flow"] if with_flow else [])], 1.0))
             total.mean().backward()
             optimizer.step()
             optimizer.zero_grad()

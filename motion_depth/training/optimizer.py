@@ -1,4 +1,4 @@
-"""AdamW over what is trained, its learning rates, and its state as named tensors.
+"""AdamW over what is trained, its learning rates, and the state of both as named tensors.
 
 So the state is stored as safetensors and nothing has to be unpickled. A checkpoint needs nothing else to go on:
 sampling and noise are pure functions of the seed and the position (`clips.noise`, `clips.dataset`), and it is written
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.training.average import WeightAverage
 
 STATE_FILE = "training_state.safetensors"
 
@@ -21,12 +22,12 @@ def named_trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def adamw(model: nn.Module, learning_rate: float, lora_learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW over heads and LoRA, each with its own learning rate."""
+def adamw(model: nn.Module, learning_rate: float, dit_learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW over the heads and what of the DiT is trained, each with its own learning rate."""
     trainable = named_trainable(model)
     groups = [
         {"params": [p for name, p in trainable.items() if name.startswith("heads.")], "lr": learning_rate},
-        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": lora_learning_rate},
+        {"params": [p for name, p in trainable.items() if name.startswith("dit.")], "lr": dit_learning_rate},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=weight_decay, fused=True)
 
@@ -38,25 +39,50 @@ def require_gradients(model: nn.Module) -> None:
 
 
 def continue_from(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    average: WeightAverage | None,
 ) -> None:
-    """Puts optimizer and learning rates where a step folder has them. Raises ValueError, see `restore`."""
-    restore(model, optimizer, checkpoint.tensors(STATE_FILE))
+    """Puts everything where a step folder has it. Raises ValueError, see `restore`."""
+    restore(model, optimizer, average, checkpoint.tensors(STATE_FILE))
     scheduler.load_state_dict(checkpoint.config["training"]["scheduler"])
+    if average is not None:
+        average.updates = scheduler.last_epoch
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate  # the schedule sets it only where it moves on, which is after the next update
 
 
-def capture(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, on the CPU, under the names `optimizer/<parameter>/<key>`."""
-    return {
-        f"optimizer/{name}/{key}": torch.as_tensor(value).detach().cpu().clone()
-        for name, parameter in named_trainable(model).items()
+def capture(
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None, with_weights: bool
+) -> dict[str, Tensor]:
+    """What is trained, between two updates, on the CPU.
+
+    Args:
+        with_weights: whether the checkpoint's other files hold something else than the weights themselves: a moving
+            average, or what is rounded.
+
+    Returns:
+        Names are `optimizer/<parameter>/<key>`, `weights/<parameter>` and, of a moving average, `average/<parameter>`.
+    """
+    trainable = named_trainable(model)
+    state = {
+        f"optimizer/{name}/{key}": value
+        for name, parameter in trainable.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    if with_weights:
+        state |= {f"weights/{name}": parameter for name, parameter in trainable.items()}
+    if average is not None:
+        state |= {f"average/{name}": value for name, value in average.values.items()}
+    return {name: torch.as_tensor(value).detach().cpu().clone() for name, value in state.items()}
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+@torch.no_grad()
+def restore(
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None, tensors: dict[str, Tensor]
+) -> None:
     """Puts back what `capture` gave; parameters keep their place in the optimizer's groups.
 
     Raises:
@@ -65,6 +91,11 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[st
     trainable = named_trainable(model)
     if unknown := {name.split("/")[1] for name in tensors} - trainable.keys():
         raise ValueError(f"training state: no parameter is called {min(unknown)}; it was written by another model")
+    for name, parameter in trainable.items():
+        if (value := tensors.get(f"weights/{name}")) is not None:
+            parameter.copy_(value)
+    if average is not None:
+        average.load({name: tensors[f"average/{name}"] for name in average.values})
     packed = optimizer.state_dict()
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     number = {parameter: place for place, parameter in enumerate(order)}

@@ -28,8 +28,9 @@ from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.processes.devices import count_gpus
 from motion_depth.processes.ranks import local_world_size
 from motion_depth.readouts import READOUTS
-from motion_depth.settings import Settings, check_settings
+from motion_depth.settings import Settings
 from motion_depth.training.architecture import Architecture, planned_model
+from motion_depth.training.checks import check_settings
 from motion_depth.training.loader import PREFETCHED
 from motion_depth.training.memory import count_step
 from motion_depth.training.start import Start
@@ -215,7 +216,10 @@ def check_resources(
     needed = None
     if accelerator.is_main_process:
         model = planned_model(settings, backbone, plan)
-        trained = _numbers(dict(model.heads.named_parameters())) + _numbers(lora_state_dict(model.dit))
+        heads = dict(model.heads.named_parameters()) if model.heads else {}
+        trained = _numbers(heads) + _numbers(
+            dict(model.dit.named_parameters()) if settings.full else lora_state_dict(model.dit)
+        )
         if not settings.data.cache_only:
             every = settings.output.save_steps
             saves = start.total // every - start.step // every if every else 1

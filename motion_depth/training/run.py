@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from motion_depth.checkpoints.checkpoint import rotate, write_checkpoint
 from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.tuning import is_tuned
 from motion_depth.readouts.readout import Statistics
 from motion_depth.settings import Settings
+from motion_depth.training.average import WeightAverage
 from motion_depth.training.health import Health
 from motion_depth.training.loader import BatchLoader
 from motion_depth.training.log import RunLog
@@ -36,7 +39,9 @@ class Run:
     Attributes:
         start: where this process has begun.
         model: as it is. prepared: the same for several processes.
-        lora: of stage 2, None in stage 1.
+        average: of what is trained, if one is wanted: what is validated, and what every file of a checkpoint but the
+            training state holds.
+        lora: on the DiT, if there is any.
         batches: one for each iteration.
         validation: on held-out clips, if there are any.
         occupation: of the output folder, by the main process.
@@ -51,6 +56,7 @@ class Run:
     prepared: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
+    average: WeightAverage | None
     statistics: Statistics
     lora: LoraShape | None
     batches: BatchLoader
@@ -61,11 +67,16 @@ class Run:
     tracker_id: str | None
     best_score: float | None
 
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """Context in which the model is the average, if there is one."""
+        return self.average.in_place() if self.average else contextlib.nullcontext()
+
     def validate(self, step: int) -> None:
         """Scores the held-out clips, and keeps the model as best/ if it is better than ever before."""
         if self.validation is None:
             return
-        score = self.validation.run(step)
+        with self.averaged():
+            score = self.validation.run(step)
         if is_better(score, self.best_score):
             self.best_score = score
             self.save("best", step)
@@ -77,8 +88,12 @@ class Run:
             ValueError: on every process, if the checkpoint cannot be written.
         """
         output, main, whole = self.settings.output, self.accelerator.is_main_process, name.startswith("step-")
-        state = {STATE_FILE: capture(self.model, self.optimizer)} if whole and main else {}
-        config = model_config(self.model.heads.config, self.statistics, self.lora, self.settings.plain())
+        state = {}
+        if whole and main:
+            apart = self.average is not None or is_tuned(self.model.dit)
+            state = {STATE_FILE: capture(self.model, self.optimizer, self.average, apart)}
+        heads = self.model.heads.config if self.model.heads else None
+        config = model_config(heads, self.statistics, self.lora, self.settings.plain())
         config["identity"] = self.start.identity
         config["training"] = {
             "step": step,
@@ -90,7 +105,7 @@ class Run:
             "health": self.health.state(),
         }
         failure = None
-        with self.log.paused():
+        with self.log.paused(), self.averaged():
             if main:
                 try:
                     self.occupation.require()

@@ -86,7 +86,8 @@ def prepare_samples(
         sources = [dataset for dataset, _ in datasets]
     else:
         caches = [(ClipCache(cache_path, dataset, identity, dtype), wanted) for dataset, wanted in datasets]
-        sources = fill_caches(accelerator, caches, backbone, dtype, settings.data.dataset_num_workers)
+        fill_caches(accelerator, caches, backbone, dtype, settings.data.dataset_num_workers)
+        sources = [CachedDataset(cache, settings.with_heads) for cache, _ in caches]
         encoder = None
         if accelerator.is_main_process:
             start.identity["data"] = data_identity(train, cache_path)
@@ -104,8 +105,8 @@ def fill_caches(
     backbone: Backbone,
     dtype: torch.dtype,
     workers: int,
-) -> list[Dataset]:
-    """Encodes what is missing, all processes together, and returns each cache's dataset of encoded samples.
+) -> None:
+    """Encodes what is missing, all processes together.
 
     Machines that share the folder divide the work; otherwise each fills its own. The text encoder and the VAE are
     loaded only if something of theirs is missing, and are gone when this returns.
@@ -136,7 +137,6 @@ def fill_caches(
     _encode(accelerator, "vae", caches, clips, backbone, dtype, place, workers)
     for cache, _ in caches:
         _exchange_known(cache)
-    return [CachedDataset(cache) for cache, _ in caches]
 
 
 def _encode(

@@ -20,26 +20,31 @@ def describe_run(
     """Lines about data, run and model, and a remark if so much of it is warm-up that it learns little else."""
     clip, optim = settings.clip, settings.optim
     operations = count_operations(model, clip.num_frames, clip.height, clip.width)
-    data = (readout.describe(statistics.numbers) for readout in READOUTS.values())
-    trained = sum(parameter.numel() for parameter in named_trainable(model).values())
-    heads, dit = (sum(each.numel() for each in part.parameters()) for part in (model.heads, model.dit))
+    told = (readout.describe(statistics.numbers) for readout in READOUTS.values()) if model.heads else ()
+    data = f"data: {', '.join(found)}\n" if (found := list(filter(None, told))) else ""
+    numbers = sum(parameter.numel() for parameter in named_trainable(model).values())
+    parts = {name: sum(each.numel() for each in part.parameters()) for name, part in model.named_children()}
     updates = start.updates(optim.gradient_accumulation_steps)
+    names = {"heads": "heads", "dit": "DiT"}
+    sizes = " and ".join(f"{called} {parts[name]:,}" for name, called in names.items() if name in parts)
+    work = " and ".join(f"{operations[name] / 1e12:.3g}" for name in names if name in parts)
     remark = warmup_remark(optim.lr_scheduler, optim.lr_warmup_steps, updates)
     return (
-        f"data: {', '.join(filter(None, data))}\n"
+        f"{data}"
         f"run: iterations {start.step} to {start.total} of {start.clips} clips, {updates} optimizer updates, on "
         f"{accelerator.num_processes} x {accelerator.device.type}, precision {accelerator.mixed_precision}; "
         f"results in {settings.output.output_path}\n"
-        f"model: heads {heads:,} and DiT {dit:,} parameters, {trained:,} of them trained; a forward takes "
-        f"{operations['heads'] / 1e12:.3g} and {operations['dit'] / 1e12:.3g} TFLOP"
+        f"model: {sizes} parameters, {numbers:,} of them trained; a forward takes {work} TFLOP"
     ) + (f"\nwarning: {remark}" if remark else "")
 
 
 def describe_end(settings: Settings, start: Start, health: Health) -> str:
     compiled = f"{compile_counts()}\n" if settings.optim.compile else ""
     skipped = f", {health.skipped} updates skipped" if health.skipped else ""
-    trained, folder = "heads and LoRA" if settings.stage == 2 else "heads", settings.output.output_path / "final"
-    return f"{compiled}done: {start.total} iterations{skipped}; {trained} in {folder}"
+    trained = ["heads"] if settings.with_heads else []
+    trained += ["DiT" if settings.full else "LoRA"] if settings.stage == 2 else []
+    folder = settings.output.output_path / "final"
+    return f"{compiled}done: {start.total} iterations{skipped}; {' and '.join(trained)} in {folder}"
 
 
 def warmup_remark(scheduler: str, warmup: int, updates: int) -> str | None:

@@ -110,12 +110,15 @@ def test_the_optimizer_comes_back_bit_for_bit():
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
         for step in range(6):
             if split and step == 4:  # between two updates of two steps each
-                state, weights = capture(model, optimizer), {k: v.clone() for k, v in model.state_dict().items()}
+                state, weights = (
+                    capture(model, optimizer, None, False),
+                    {k: v.clone() for k, v in model.state_dict().items()},
+                )
                 model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
                 model[0].bias.requires_grad_(False)
                 model.load_state_dict(weights)
                 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-                restore(model, optimizer, state)
+                restore(model, optimizer, None, state)
             model(torch.full((1, 3), float(step))).square().sum().backward()
             if step % 2:
                 optimizer.step()
@@ -130,4 +133,4 @@ def test_state_of_another_model_is_refused():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match=r"no parameter is called other\.weight"):
-        restore(model, optimizer, {"optimizer/other.weight/step": torch.tensor(1.0)})
+        restore(model, optimizer, None, {"optimizer/other.weight/step": torch.tensor(1.0)})

@@ -169,7 +169,7 @@ def test_a_run_never_keeps_it_as_the_best(data_flags, demo_scenes, demo_csv, tmp
         *("--val_metadata_path", tmp_path / "val.csv", "--val_steps", 2, "--max_steps", 4, "--save_steps", 2),
     )
     assert done.code == 0, done.err
-    assert done.err.count("val/score is not finite: the heads predict inf or NaN; best/ stays as it is") == 2
+    assert done.err.count("val/score is not finite: the model predicts inf or NaN; best/ stays as it is") == 2
     for line in (tmp_path / "out/log.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
     scores = [row["score"] for row in rows(tmp_path / "out") if row.get("group") == "val"]
