@@ -16,7 +16,7 @@ from motion_depth.doctor.check import Settings, check_dataset
 from motion_depth.doctor.convention import flags, judge
 from motion_depth.doctor.measure import measure_scene
 from motion_depth.doctor.photometry import CANDIDATES, OFFSETS
-from motion_depth.doctor.summary import summarise
+from motion_depth.doctor.report import summarise
 from tests.support.runs import ROOT, must_run
 from tests.support.scene_files import gliding, write_scene
 

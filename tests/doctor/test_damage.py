@@ -12,8 +12,7 @@ from motion_depth.data.findings import Finding
 from motion_depth.data.scene import DEPTH, MOTION
 from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
 from motion_depth.doctor.quick import quick_check
-from motion_depth.doctor.report import text, thumbnail
-from motion_depth.doctor.summary import summarise
+from motion_depth.doctor.report import summarise, text, thumbnail
 from tests.support.damages import DAMAGES, SCENE, Damage, change
 from tests.support.scene_files import link_files, write_scene
 

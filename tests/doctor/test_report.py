@@ -13,8 +13,7 @@ import pytest
 
 from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
-from motion_depth.doctor.report import html
-from motion_depth.doctor.summary import summarise
+from motion_depth.doctor.report import html, summarise
 from tests.support.scene_files import link_files
 from tools import make_metadata
 

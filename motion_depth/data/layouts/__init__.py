@@ -113,15 +113,12 @@ def incomplete_scenes(base_path: str | Path, known: Collection[str] = ()) -> lis
 
     known: names that are left out.
     """
-    base, findings = Path(base_path), []
-    for name, folders, files in os.walk(base):
-        folder = Path(name)
-        for path in (folder, *(folder / file for file in files)):
-            scene = path.relative_to(base).as_posix()
-            if not _layout(path) and (lacks := _lacks(path)) and scene not in known:
-                findings.append(Finding("error", "scene_incomplete", f"{path}: {lacks}", scene, str(path)))
-        inside_scene = _layout(folder) or _lacks(folder)
-        folders[:] = [] if inside_scene else [each for each in folders if not each.startswith(".")]
+    base, findings = _base_folder(base_path), []
+    for path, _ in _walk(base):
+        name = path.relative_to(base)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and not _layout(path) and (lacks := _lacks(path)) and name.as_posix() not in known:
+            findings.append(Finding("error", "scene_incomplete", f"{path}: {lacks}", name.as_posix(), str(path)))
     return findings
 
 
