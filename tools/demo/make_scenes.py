@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from motion_depth.progress import ProgressBar
 from tools.demo.scenes import CAMERAS, SCENES
-from tools.demo.scenes.write import Job, Settings, claimed, missing, require_space, write_scene
+from tools.demo.scenes.write import STORES, Job, Settings, claimed, missing, require_space, write_scene
 
 SMALLEST = {"height": 16, "width": 16, "num_frames": 2, "variations": 1, "first_variation": 0, "seed": 0, "workers": 1}
 
@@ -42,6 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--first_variation", type=int, default=0, help="the number that they begin with")
     add("--seed", type=int, default=0, help="another seed gives other positions, speeds, sizes and colours")
     add("--camera", choices=CAMERAS, default="static", help="orbit: the camera walks an arc of 14 degrees")
+    add("--store", choices=STORES, default="full", help="half: motion and depth in float16, a third of the disk")
     add("--workers", type=int, default=available_cores(), help="processes (does not change the scenes)")
     return parser.parse_args(arguments)
 
@@ -88,7 +89,7 @@ def write_all(output: Path, jobs: list[Job], settings: Settings, workers: int) -
 def make_scenes(options: argparse.Namespace) -> None:
     check_numbers(options)
     names = scene_names(options.scenes)
-    settings = Settings(options.height, options.width, options.num_frames, options.seed, options.camera)
+    settings = Settings(options.height, options.width, options.num_frames, options.seed, options.camera, options.store)
     variations = range(options.first_variation, options.first_variation + options.variations)
     jobs = [Job(name, variation) for name in names for variation in variations]
     with claimed(options.output, settings):
