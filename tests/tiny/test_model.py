@@ -13,8 +13,8 @@ from einops import rearrange
 from PIL import Image
 
 from motion_depth.tiny import model as tiny
-from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38
-from tests.support.moving_squares import HEIGHT, WIDTH, psnr, render
+from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38, fit_vae
+from tests.support.moving_squares import HEIGHT, WIDTH, psnr, render, windows
 
 FILES = (tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE)
 
@@ -125,6 +125,13 @@ def test_the_5bs_own_sizes_are_accepted():
     assert tiny.dit_arguments(3072, 24, 30, 4096)["num_layers"] == 30
 
 
+def test_the_width_between_a_blocks_last_layers_is_four_times_the_dits_if_not_given():
+    assert tiny.dit_arguments(dim=48)["ffn_dim"] == 192
+    assert tiny.dit_arguments(dim=48, ffn_dim=100)["ffn_dim"] == 100
+    with pytest.raises(ValueError, match="--dim 48 with --num_layers 10: found ffn_dim"):
+        tiny.dit_arguments(dim=48, ffn_dim=10**9)
+
+
 def test_accepted_head_widths_are_those_whose_numbers_the_library_pairs():
     def accepted(head_dim: int) -> bool:
         try:
@@ -152,12 +159,23 @@ def conv_folder(tmp_path_factory, folder) -> Path:
     return path
 
 
-@pytest.mark.parametrize("which", ["folder", "conv_folder"])
-def test_pipeline_units_run_both_vaes(which, request):
+@pytest.fixture(scope="module")
+def full_folder(tmp_path_factory) -> Path:
+    """A smaller tiny model, whose VAE has networks."""
+    path = tmp_path_factory.mktemp("full")
+    vae = fit_vae(windows(), encoder=(6, 10, 12), decoder=(12, 10, 6), depths=(1, 2, 1))
+    tiny.write_tiny_wan(path, vae, tiny.dit_arguments(dim=48, num_layers=1), seed=0)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("which", ["folder", "full_folder", "conv_folder"])
+def test_pipeline_units_run_all_vaes(which, dtype, request):
     folder = request.getfixturevalue(which)
     tiny.register_model_configs(folder)
-    pipe = load(folder)
-    assert type(pipe.vae) is (SmallVideoVAE if which == "folder" else TinyWanVideoVAE38)
+    pipe = load(folder, dtype)
+    assert type(pipe.vae) is (TinyWanVideoVAE38 if which == "conv_folder" else SmallVideoVAE)
+    assert which != "full_folder" or len(pipe.vae.model.decoder.middle) == 2
     pipe.scheduler.set_timesteps(1000, training=True)
     images = [Image.fromarray(frame) for frame in render(0)[:9]]
     shared = {

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
 from motion_depth.tiny import model as tiny
+from motion_depth.tiny.vae import fit_vae, save_vae
 from tests.support.inprocess import snapshot
-from tests.support.moving_squares import SCENES, write_scenes
+from tests.support.moving_squares import SCENES, windows, write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,6 +64,42 @@ def test_same_frames_and_seed_give_the_same_files(tmp_path, dataset, monkeypatch
     settings_mode = (tmp_path / "a" / "tiny_wan.json").stat().st_mode
     assert {path.stat().st_mode for path in (tmp_path / "a").iterdir() if path.is_file()} == {settings_mode}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]  # no scratch folder stays
+
+
+def test_a_trained_vae_takes_the_fits_place(tmp_path, dataset, monkeypatch, capsys):
+    vae = fit_vae(windows(), encoder=(8, 12, 16), decoder=(16, 12, 8))
+    vae.model.decoder.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    save_vae(vae, tmp_path / "vae.safetensors")
+    flags = ("--vae", tmp_path / "vae.safetensors", "--output", tmp_path / "tiny", "--dim", 48, "--num_layers", 2)
+    code, _, err = run_tool(monkeypatch, capsys, *flags, "--ffn_dim", 100)
+    assert code == 0, err
+    entries = {entry["model_name"]: entry for entry in json.loads((tmp_path / "tiny" / tiny.CONFIG_FILE).read_text())}
+    assert entries["wan_video_vae"]["extra_kwargs"] == vae.arguments
+    assert entries["wan_video_dit"]["extra_kwargs"]["ffn_dim"] == 100
+    written = safetensors.torch.load_file(tmp_path / "tiny" / tiny.VAE_FILE)
+    trained = safetensors.torch.load_file(tmp_path / "vae.safetensors")
+    assert written.keys() == trained.keys()
+    assert all(torch.equal(written[name], trained[name]) for name in trained)
+    assert written["model.decoder.out.weight"].dtype == torch.bfloat16
+
+    assert "made from the same VAE" in run_tool(monkeypatch, capsys, *flags, "--ffn_dim", 100)[1]
+    assert "made otherwise (ffn_dim)" in run_tool(monkeypatch, capsys, *flags)[2]
+    vae.model.mean.add_(1)
+    save_vae(vae, tmp_path / "vae.safetensors")
+    assert "made otherwise (vae)" in run_tool(monkeypatch, capsys, *flags, "--ffn_dim", 100)[2]
+    code, _, err = run_tool(monkeypatch, capsys, "--vae", tmp_path / "tiny" / tiny.DIT_FILE, *flags[2:])
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not a small VAE" in err
+
+
+def test_a_model_of_the_version_before_is_not_taken_for_this_one(small_model, tmp_path, monkeypatch, capsys):
+    model, flags = small_model
+    shutil.copytree(model, tmp_path / "tiny")
+    settings = json.loads((tmp_path / "tiny" / "tiny_wan.json").read_text())
+    (tmp_path / "tiny" / "tiny_wan.json").write_text(json.dumps(settings | {"format": make_tiny_wan.FORMAT - 1}))
+    code, _, err = run_tool(monkeypatch, capsys, *flags, "--output", tmp_path / "tiny")
+    assert code == 2
+    assert "made otherwise (format)" in err
 
 
 def test_standing_model_is_kept_and_another_one_never_overwritten_unasked(tmp_path, dataset, monkeypatch, capsys):
