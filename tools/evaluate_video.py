@@ -36,7 +36,7 @@ from motion_depth.checkpoints.checkpoint import Checkpoint
 from motion_depth.checkpoints.provenance import require_same_weights
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.data.prompts import kind_of
-from motion_depth.evaluation.scores import EncodedClip, flow_errors, sigma_name
+from motion_depth.evaluation.scores import EncodedClip, flow_errors, not_finite, sigma_name
 from motion_depth.evaluation.video_tables import MODEL, NAMES, RANDOM, markdown
 from motion_depth.evaluation.videos import (
     FROZEN,
@@ -193,7 +193,8 @@ def run(args: argparse.Namespace) -> dict:
     dit = backbone.random_dit(dtype, args.device, args.seed)
     for clip, context in measured.clips:
         measured.add_errors(RANDOM, dit, clip, context)
-    return measured.write({"settings": settings, "check": recorded})
+    counts = {kind: len(found) for kind, found in training[1].items()} if training else {}
+    return measured.write({"data": {"settings": settings, "check": recorded}, "training_scenes": counts})
 
 
 @dataclass
@@ -262,13 +263,13 @@ class Measured:
         if shot.scene in self.args.panel:
             self.panel += [replace(rows[0], label=shorten(shot.prompt, 60)), generated[0]]
 
-    def write(self, data: dict) -> dict:
-        """metrics.json, tables.md and panel.png; returns the metrics."""
+    def write(self, about: dict) -> dict:
+        """metrics.json, tables.md and panel.png; returns the metrics, with what they are `about`."""
         variance = float(torch.cat([clip.latents[:, :, 1:].float().flatten() for clip, _ in self.clips]).var())
         errors = pandas.DataFrame(self.errors).groupby("model").mean()
         results = {
             "flags": plain(self.args),
-            "data": data,
+            **about,
             "flow": {
                 "variance": variance,
                 "share": {sigma_name(sigma): (errors[sigma] / variance).to_dict() for sigma in self.args.noise_levels},
@@ -291,6 +292,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"{markdown(results)}\n\npanel: {args.output / 'panel.png'}")
+    if found := not_finite(results["flow"]["share"]):
+        print(f"warning: the velocity's error is not finite, first that of {found[0]}", file=sys.stderr)
 
 
 if __name__ == "__main__":

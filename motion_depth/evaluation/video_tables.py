@@ -24,7 +24,8 @@ def markdown(results: Mapping) -> str:
     """What `tools/evaluate_video.py` has measured.
 
     Args:
-        results: of `summarise_videos`, with `flow` (`variance`, and `share` by noise level) and `still_changed`.
+        results: of `summarise_videos`, with `flow` (`variance`, and `share` by noise level), `still_changed`, and how
+            many `training_scenes` of each kind there are, if any.
     """
     return "\n\n".join([_flow(results["flow"]), _colours(results), _regions(results)])
 
@@ -66,10 +67,12 @@ def _regions(results: Mapping) -> str:
     mean = ["mean", *(f"{results['mean_overlap'][video]:.3f}" for video in videos), f"{len(better)} of {len(rows)}"]
     still = [kind for kind, found in overlap.items() if not found]
     left_out = f" In {', '.join(still)} nothing changes." if still else ""
+    counts = results["training_scenes"].values()
+    of = f" The training scenes are at least {min(counts)} of each kind." if counts else ""
     return (
         f"Overlap (intersection over union) of what has changed since frame 0, by more than {CHANGED} of 255, with "
-        f"what truly has; better: than every baseline, these being all but the last.{left_out} Of a video that stands "
-        f"still the VAE changes {results['still_changed']:.2%} of the pixels.\n\n"
+        f"what truly has; better: than every baseline, these being all but the last.{of}{left_out} Of a video that "
+        f"stands still the VAE changes {results['still_changed']:.2%} of the pixels.\n\n"
         + _table(["kind", *(NAMES[video] for video in videos), "better"], [*rows, mean])
     )
 

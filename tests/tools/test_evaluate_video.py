@@ -33,10 +33,11 @@ def test_a_model_folder_is_measured_beside_its_baselines(flags, demo_scenes, dem
     main()
     output = tmp_path / "output"
     found = json.loads((output / "metrics.json").read_text())
-    assert found.keys() == {"flags", "data", "flow", "still_changed", "psnr", "moving_psnr", "overlap", "mean_overlap",
-                            "better", "per_scene"}  # fmt: skip
+    assert found.keys() == {"flags", "data", "training_scenes", "flow", "still_changed", "psnr", "moving_psnr",
+                            "overlap", "mean_overlap", "better", "per_scene"}  # fmt: skip
     assert found["data"]["settings"]["num_frames"] == {"value": FRAMES, "from": "flag"}
     assert found["data"]["settings"]["motion_units"] == {"value": "pixels", "from": "default"}
+    assert found["training_scenes"] == dict.fromkeys(KINDS, 1)
     assert list(found["flow"]["share"]) == ["1.0", "0.25"]
     for shares in found["flow"]["share"].values():
         assert shares.keys() == {"model", "other_prompt", "random"}
