@@ -3,15 +3,14 @@
     python tools/evaluate_video.py --model_base_path models/Wan-AI/Wan2.2-TI2V-5B \
         --dataset_base_path DATA --dataset_metadata_path data/held_out.csv --output outputs/video_evaluation
 
-    --checkpoint outputs/stage2/final                            # with the LoRA that a run has trained
+    --checkpoint outputs/stage2/final                            # with what a run has trained: LoRA, or a whole DiT
     --train_base_path DATA --train_metadata_path data/train.csv  # also beside what the kind's training scenes do
 
 Of each scene's first clip: the error of the velocity at fixed noise levels, beside that of the same architecture with
 random weights; and a video from its first frame and prompt, made as tools/generate.py makes it, beside the first frame
 held still, beside the true video after the VAE, and beside a video that is told the prompt of another kind of scene (a
-kind is what the scene's folder is called). What is said of colours and of what has changed: motion_depth/evaluation/
-videos.py. Writes metrics.json, tables.md (the printed tables), panel.png (six scenes, true and generated) and a video
-of every scene.
+kind is what the scene's folder is called). Writes metrics.json, tables.md (the printed tables), panel.png (six scenes,
+true and generated) and a video of every scene.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from motion_depth.checkpoints.provenance import require_same_weights
 from motion_depth.clips.clip import LoadImageSequenceWithMotionWrapper, MotionDepthClip
 from motion_depth.data.prompts import kind_of
 from motion_depth.evaluation.scores import EncodedClip, flow_errors, not_finite, sigma_name
-from motion_depth.evaluation.video_tables import MODEL, NAMES, RANDOM, markdown
+from motion_depth.evaluation.video_tables import MODEL, NAMES, RANDOM, TRIVIAL, markdown
 from motion_depth.evaluation.videos import (
     FROZEN,
     GENERATED,
@@ -60,6 +59,7 @@ from motion_depth.pictures.media import write_png, write_video
 from motion_depth.pictures.panels import PanelRow, spread_frames, strip, video
 from motion_depth.processes.ranks import say
 from motion_depth.progress import ProgressBar
+from motion_depth.readouts.losses import trivial_flow_loss
 from tools.model_flags import (
     add_clip_flags,
     add_generation_flags,
@@ -149,7 +149,7 @@ def find_training(
 def training_regions(operator: LoadImageSequenceWithMotionWrapper, scenes: dict[str, list[str]]) -> dict[str, Tensor]:
     """By kind where most of its training scenes change, (t, h, w) bool."""
     shown = ProgressBar(scenes.items(), unit="kind", desc="training scenes")
-    return {kind: mean_region(changed_region(operator(scene).frames) for scene in found) for kind, found in shown}
+    return {kind: mean_region(changed_region(operator.pictures(scene)) for scene in found) for kind, found in shown}
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -202,12 +202,10 @@ class Measured:
     """What is found out scene by scene.
 
     Attributes:
-        args: the flags.
         clips: encoded, each with its prompt's context.
         errors: of the velocity, by `model` and noise level.
         tables: see `summarise_videos`.
         still: share of pixels that the VAE changes in a video that stands still.
-        panel: rows of it.
     """
 
     args: argparse.Namespace
@@ -234,14 +232,16 @@ class Measured:
         frames, pipe = clip.frames, encoder.pipe
         encoded = EncodedClip(*encoder.frames(frames[None]), shot.position)
         self.clips.append((encoded, encoder.prompt(shot.prompt)[None]))
+        trivial = {sigma: trivial_flow_loss(encoded.latents, sigma) for sigma in self.args.noise_levels}
+        self.errors.append({"model": TRIVIAL, **trivial})
         self.add_errors(MODEL, pipe.dit, *self.clips[-1])
         self.add_errors(OTHER_PROMPT, pipe.dit, encoded, encoder.prompt(shot.other_prompt)[None])
         held, _ = encoder.frames(frozen(frames)[None])
         self.still.append(float(changed_region(decode(pipe, held))[1:].float().mean()))
-        image = Image.fromarray(frames[0].numpy())
+        told = partial(make, Image.fromarray(frames[0].numpy()))
         videos = {
-            GENERATED: make(image, prompt=shot.prompt).frames,
-            OTHER_PROMPT: make(image, prompt=shot.other_prompt).frames,
+            GENERATED: told(prompt=shot.prompt).frames,
+            OTHER_PROMPT: told(prompt=shot.other_prompt).frames,
             FROZEN: frozen(frames),
             RECONSTRUCTION: decode(pipe, encoded.latents),
         }

@@ -119,6 +119,10 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
             list(pool.map(_load_frame, repeat(clip), range(self.num_frames), frames))
         return clip
 
+    def pictures(self, scene: str, window: int = 0) -> Tensor:
+        """The `frames` of a clip, for which no other file is read."""
+        return torch.from_numpy(np.stack([_pixels(frame) for frame in self.clip_frames(scene, window)]))
+
     def clip_frames(self, scene: str, window: int) -> list[ClipFrame]:
         """The frames of a clip, as targets are made of them; nothing is read."""
         opened, stride = self.scene(scene), self.stride(scene)
@@ -170,13 +174,18 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
 
 def _load_frame(clip: MotionDepthClip, t: int, frame: ClipFrame) -> None:
     """Fill in frame t of the clip."""
-    pixels = frame.scene.rgb(frame.number)
-    if frame.crop.source != frame.crop.target:
-        pixels = np.asarray(resize_image(Image.fromarray(pixels), frame.crop))
-    np.copyto(clip.frames[t].numpy(), pixels)
+    np.copyto(clip.frames[t].numpy(), _pixels(frame))
     for name, readout in READOUTS.items():
         for whole, part in zip(clip.targets[name], readout.target(frame), strict=True):
             whole[t] = part
+
+
+def _pixels(frame: ClipFrame) -> np.ndarray:
+    """(H, W, 3) uint8; it may be read-only."""
+    pixels = frame.scene.rgb(frame.number)
+    if frame.crop.source == frame.crop.target:
+        return pixels
+    return np.asarray(resize_image(Image.fromarray(pixels), frame.crop))
 
 
 def read_threads() -> int:

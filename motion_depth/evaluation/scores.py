@@ -16,8 +16,7 @@ from torch import Tensor
 from motion_depth.clips.batch import Sample, make_batch
 from motion_depth.clips.noise import clip_noise
 from motion_depth.model.backbone import Dit
-from motion_depth.model.motion_depth import MotionDepthModel, add_noise
-from motion_depth.readouts.losses import flow_matching_loss
+from motion_depth.model.motion_depth import MotionDepthModel
 from motion_depth.readouts.metrics import baseline_sums, finish, prediction_sums
 from motion_depth.readouts.targets import Targets
 
@@ -68,19 +67,19 @@ class EncodedClip(NamedTuple):
 
 @torch.no_grad()
 def flow_errors(dit: Dit, clip: EncodedClip, context: Tensor, levels: Sequence[float], seed: int) -> dict[float, float]:
-    """By noise level the mean squared error of the velocity without latent 0, whatever its weight in training.
+    """By noise level the mean squared error of the velocity (`flow_matching_loss`), whatever its weight in training.
 
     Args:
         context: (1, l, c).
     """
     latents, first, position = clip
     noise = clip_noise(tuple(latents.shape[1:]), seed, position)[None].to(latents)
-    errors = {}
-    for sigma in levels:
-        level = torch.tensor([sigma], device=latents.device)
-        velocity, _ = dit.forward_with_taps(add_noise(latents, first, noise, level), level * 1000, context)
-        errors[sigma] = float(flow_matching_loss(velocity, latents, noise, torch.ones_like(level)))
-    return errors
+    model = MotionDepthModel(dit, None, train_dit=False)
+    noised = ((sigma, torch.tensor([sigma], device=latents.device)) for sigma in levels)
+    return {
+        sigma: float(model(latents, first, context, noise, level, with_flow=True)["flow_error"])
+        for sigma, level in noised
+    }
 
 
 def score_frames(

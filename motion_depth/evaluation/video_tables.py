@@ -17,7 +17,7 @@ NAMES = {
     TRAINING_MEAN: "mean of training scenes",
     RECONSTRUCTION: "truth through the VAE",
 }
-MODEL, RANDOM = "model", "random"  # whose velocity
+MODEL, RANDOM, TRIVIAL = "model", "random", "trivial"  # whose velocity; the last is that of `trivial_flow_loss`
 
 
 def markdown(results: Mapping) -> str:
@@ -31,13 +31,14 @@ def markdown(results: Mapping) -> str:
 
 
 def _flow(flow: Mapping) -> str:
-    columns = (MODEL, OTHER_PROMPT, RANDOM)
+    columns = (MODEL, OTHER_PROMPT, TRIVIAL, RANDOM)
     rows = ([sigma_name(float(sigma)), *(f"{found[name]:.3f}" for name in columns)]
             for sigma, found in flow["share"].items())  # fmt: skip
     return (
         f"Mean squared error of the velocity as a share of the latents' variance ({flow['variance']:.3f}); 0 would be "
-        "perfect, and at noise 1.0 only the first frame and the prompt are known:\n\n"
-        + _table(["noise", "the model", NAMES[OTHER_PROMPT], "random weights"], rows)
+        "perfect, and at noise 1.0 only the first frame and the prompt are known. No model: the best guess that knows "
+        "no more than how large latents are.\n\n"
+        + _table(["noise", "the model", NAMES[OTHER_PROMPT], "no model", "random weights"], rows)
     )
 
 

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
-from motion_depth.checkpoints.models import load_heads, read_lora, read_lora_config
+from motion_depth.checkpoints.models import load_heads, load_tuned, read_lora, read_lora_config
 from motion_depth.checkpoints.schema import LORA_FILE
 from motion_depth.clips.noise import clip_noise
 from motion_depth.latents import WAN22
@@ -58,11 +58,12 @@ class Reading:
 
 
 def fuse(checkpoint: Checkpoint, pipe: BasePipeline) -> None:
-    """Gives a pipeline's DiT what a checkpoint has trained of it, as stock users do: LoRA by `load_lora`.
+    """Gives a pipeline's DiT what a checkpoint has trained of it, as stock users do: LoRA by `load_lora`, or weights.
 
     Raises:
         ValueError: it does not fit the DiT. (The library leaves out layers that it does not find.)
     """
+    load_tuned(pipe.dit, checkpoint)
     if read_lora_config(checkpoint):
         read_lora(checkpoint, pipe.dit)
         with quiet():

@@ -79,6 +79,7 @@ def test_windows_begin_one_frame_after_another(base):
     for window in range(4):
         clip = operator(("ramp", window))
         assert clip.frame_ids.tolist() == [40 + window + 2 * t for t in range(5)]
+        assert torch.equal(operator.pictures("ramp", window), clip.frames)
         assert not clip.motion_valid[0].any()
         assert clip.motion_valid[1:].any(dim=(1, 2)).all()
     assert same(operator("ramp"), operator(("ramp", 0)))

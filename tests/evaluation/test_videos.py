@@ -136,10 +136,10 @@ def test_the_tables_are_markdown_with_every_video_and_kind():
         *scored("a", "ball", 2, 0, training=changed_region(square_frames())),
         *scored("b", "duck", 4, 4, frames=frozen(square_frames())),
     ])  # fmt: skip
-    shares = {"1.0": {"model": 0.25, "other_prompt": 0.5, "random": 2.8}}
+    shares = {"1.0": {"model": 0.25, "other_prompt": 0.5, "trivial": 1, "random": 2.8}}
     measured = {"flow": {"variance": 0.75, "share": shares}, "still_changed": 0.001, "training_scenes": {"ball": 40}}
     text = markdown(found | measured)
-    assert "| 1.0 | 0.250 | 0.500 | 2.800 |" in text
+    assert "| 1.0 | 0.250 | 0.500 | 1.000 | 2.800 |" in text
     assert "| truth through the VAE | equal | equal |" in text
     assert "The training scenes are at least 40 of each kind. In duck nothing changes." in text
     assert "0.10% of the pixels" in text

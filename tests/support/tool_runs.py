@@ -6,9 +6,12 @@ import torch
 
 from motion_depth.checkpoints.checkpoint import write_checkpoint
 from motion_depth.checkpoints.models import LoraShape, model_config, model_tensors
+from motion_depth.checkpoints.schema import DIT_FILE
+from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.model.lora import add_lora
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.tuning import dit_state_dict
 from motion_depth.model.wan import Wan
 from motion_depth.readouts.readout import Statistics
 from tests.support.quantities import statistics_of
@@ -26,13 +29,15 @@ def load(backbone: Wan, *parts: str):
     return backbone.load_pipeline(parts or ("dit", "text_encoder", "vae"), torch.float32, "cpu")
 
 
-def config_of(heads: HeadConfig, statistics: Statistics, folder: Path) -> dict:
-    """The config.json of a run with LoRA whose CSV lies in a folder."""
+def config_of(
+    heads: HeadConfig | None, statistics: Statistics | None, folder: Path, lora: LoraShape | None = LORA, **settings
+) -> dict:
+    """The config.json of a run whose CSV lies in a folder, with LoRA if nothing else is said."""
     run = {"stage": 2, "height": SIZE, "width": SIZE, "num_frames": FRAMES, "frame_stride": "auto",
            "motion_units": "pixels", "motion_direction": "backward", "motion_y_axis": "down", "motion_frame_offset": 0,
            "mixed_precision": "no", "dataset_metadata_path": str(folder / "training.csv"), "batch_size": 1,
            "gradient_accumulation_steps": 1}  # fmt: skip
-    return model_config(heads, statistics, LORA, run) | {"training": TRAINING}
+    return model_config(heads, statistics, lora, run | settings) | {"training": TRAINING}
 
 
 def make_checkpoint(folder: Path, backbone: Wan) -> Path:
@@ -47,6 +52,13 @@ def make_checkpoint(folder: Path, backbone: Wan) -> Path:
             torch.nn.init.normal_(parameter.data, std=0.05)
     model = MotionDepthModel(dit, heads, train_dit=False)
     write_checkpoint(folder, model_tensors(model, statistics), config_of(config, statistics, folder.parent))
+    return folder
+
+
+def make_tuned_checkpoint(folder: Path, dit: Dit) -> Path:
+    """A checkpoint of a run that has trained this DiT wholly, and no heads."""
+    config = config_of(None, None, folder.parent, lora=None, tune="full")
+    write_checkpoint(folder, {DIT_FILE: dit_state_dict(dit)}, config)
     return folder
 
 

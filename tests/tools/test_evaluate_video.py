@@ -8,7 +8,7 @@ import torch
 from motion_depth.model.backbone import Backbone
 from motion_depth.pictures.media import read_picture, read_video
 from tests.support.runs import ROOT, run_python
-from tests.support.tool_runs import FRAMES, SIZE
+from tests.support.tool_runs import FRAMES, SIZE, make_tuned_checkpoint
 from tools.evaluate_video import main, parse_args, run
 
 SCENES = ("test_ball_collide/env_0/0/0", "test_ball_ramp/env_0/0/0", "test_duck_and_domino/env_0/0/0")
@@ -40,9 +40,9 @@ def test_a_model_folder_is_measured_beside_its_baselines(flags, demo_scenes, dem
     assert found["training_scenes"] == dict.fromkeys(KINDS, 1)
     assert list(found["flow"]["share"]) == ["1.0", "0.25"]
     for shares in found["flow"]["share"].values():
-        assert shares.keys() == {"model", "other_prompt", "random"}
-        assert len({*shares.values()}) == 3
-        assert all(share > 1 for share in shares.values())  # this model's weights are random, too
+        assert shares.keys() == {"model", "other_prompt", "trivial", "random"}
+        assert len({*shares.values()}) == 4
+        assert all(share > shares["trivial"] for name, share in shares.items() if name != "trivial")  # none has learned
     videos = ["generated", "other_prompt", "frozen", "reconstruction"]
     assert list(found["psnr"]) == list(found["moving_psnr"]) == videos
     assert all(len(scores["frames"]) == FRAMES - 1 for scores in found["psnr"].values())
@@ -74,6 +74,14 @@ def test_a_checkpoint_changes_what_the_model_does_and_says_what_clips_are_like(f
     assert with_lora["psnr"]["reconstruction"] == plain["psnr"]["reconstruction"]
     assert with_lora["psnr"]["generated"] != plain["psnr"]["generated"]
     assert "training_mean" not in plain["mean_overlap"]
+
+
+def test_a_wholly_trained_dit_without_heads_takes_the_models_place(flags, tiny_backbone, tmp_path):
+    """Trained it is not: it is the DiT of random weights itself, rounded."""
+    tuned = make_tuned_checkpoint(tmp_path / "tuned", tiny_backbone.random_dit(torch.float32, "cpu", seed=0))
+    found = evaluate(*flags, "--checkpoint", tuned)
+    for shares in found["flow"]["share"].values():
+        assert shares["model"] == pytest.approx(shares["random"], rel=1e-2)
 
 
 def test_random_weights_are_the_seeds(tiny_backbone):
