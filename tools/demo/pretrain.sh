@@ -59,7 +59,7 @@ bash "$ROOT/train_wan22_stage2_lora.sh"
 scenes heldout 1 1
 [[ -e "$PRETRAIN_DIR/evaluation" ]] ||
     "$PYTHON" "$ROOT/tools/evaluate_video.py" --model_base_path "$PRETRAIN_DIR/model" --num_frames 17 --frame_stride 1 \
-        --height 128 --width 128 --dataset_base_path "$PRETRAIN_DIR/heldout" \
+        --height 128 --width 128 --num_inference_steps 30 --cfg_scale 1 --dataset_base_path "$PRETRAIN_DIR/heldout" \
         --dataset_metadata_path "$PRETRAIN_DIR/heldout.csv" --train_base_path "$DATASET_BASE_PATH" \
         --train_metadata_path "$DATASET_METADATA_PATH" --output "$PRETRAIN_DIR/evaluation"
 echo "the model: $PRETRAIN_DIR/model; how good it is: $PRETRAIN_DIR/evaluation/tables.md"
