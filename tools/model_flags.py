@@ -170,7 +170,6 @@ def check_scenes(
 
 def describe(data: dict) -> str:
     """What the results of an evaluation say of the `settings` of its clips and the recorded `check`, as a sentence."""
-    value = {name: found["value"] for name, found in data["settings"].items()}
     given = ", ".join(f"--{name}" for name, found in data["settings"].items() if found["from"] == "flag")
     origin = f"As in training, but for {given}." if given else "All as in training."
     check = data["check"]
@@ -180,12 +179,8 @@ def describe(data: dict) -> str:
         recorded = f"Read against the recorded check: {check['differs']}."
     else:
         recorded = f"The recorded check of these scenes ({check['record']}, {check['checked']}) agrees."
-    return (
-        f"Clips of {value['num_frames']} frames of {value['width']} x {value['height']} pixels, frame stride "
-        f"{value['frame_stride']}. Motion files: {value['motion_units']}, {value['motion_direction']}, y "
-        f"{value['motion_y_axis']}, frame offset {value['motion_frame_offset']}. "
-        f"{origin} {recorded}"
-    )
+    clips = ", ".join(f"{name} {found['value']}" for name, found in data["settings"].items())
+    return f"Clips: {clips}. {origin} {recorded}"
 
 
 def baseline_maps(checkpoint: Checkpoint, height: int, width: int) -> dict[str, Tensor]:

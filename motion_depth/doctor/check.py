@@ -21,7 +21,6 @@ from motion_depth.doctor.convention import Verdict, judge
 from motion_depth.doctor.dataset_rules import convention_rules, depth_rules, likeness_rules
 from motion_depth.doctor.measure import SceneMeasure, measure_scene
 from motion_depth.doctor.quick import short_rules
-from motion_depth.doctor.record import fingerprints
 from motion_depth.doctor.rows import check_rows
 from motion_depth.progress import ProgressBar
 
@@ -45,7 +44,6 @@ class DatasetCheck:
         measures: of the scenes, sorted by name. verdict: on the motion convention of all of them together.
         findings: errors first.
         prompts: by scene, the first of several.
-        prints: fingerprints of the scenes as they were when the check began, see record.py.
         seconds: how long reading took. workers: processes that read.
     """
 
@@ -56,7 +54,6 @@ class DatasetCheck:
     verdict: Verdict
     findings: list[Finding]
     prompts: dict[str, str]
-    prints: dict[str, str]
     seconds: float
     workers: int
 
@@ -95,8 +92,8 @@ def check_dataset(
     findings += incomplete_scenes(base, listed)
     if not listed and not findings:
         raise ValueError(f"--dataset_base_path {base}: no scene found; a scene is {what_scenes_are()}")
-    prints = fingerprints(base, listed)
-    workers = max(1, min(workers or _cores(), len(listed)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(workers or cores, len(listed)))
     begin = time.perf_counter()
     measures = _measure_all(base, listed, workers, progress)
     seconds = time.perf_counter() - begin
@@ -108,7 +105,7 @@ def check_dataset(
     findings += depth_rules(verdict, measures)
     findings += likeness_rules(measures)
     findings = by_severity(findings)
-    return DatasetCheck(base, path, settings, measures, verdict, findings, prompts, prints, seconds, workers)
+    return DatasetCheck(base, path, settings, measures, verdict, findings, prompts, seconds, workers)
 
 
 def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool) -> list[SceneMeasure]:
@@ -126,7 +123,3 @@ def _measure_all(base: Path, scenes: Sequence[str], workers: int, progress: bool
                 return shown(pool.map(measure_scene, repeat(base), scenes))
         except BrokenProcessPool:
             raise ValueError("a process that read scenes was killed, perhaps for want of memory; use fewer") from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

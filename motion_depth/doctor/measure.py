@@ -6,6 +6,7 @@ changes its motion, is weighed for the motion convention.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from motion_depth.doctor.photometry import BASELINES, Evidence, Window, weigh
 from motion_depth.doctor.scene_rules import scene_rules
 from motion_depth.doctor.table import SPEEDS, depth_row, grid, left_out_row, make_table, motion_row, picture_row
 from motion_depth.files.atomic import file_size
+from motion_depth.files.digests import sample_digest, sampled
 
 SEGMENTS = 12
 THUMBNAIL = 96  # largest side, pixels
@@ -39,6 +41,7 @@ class SceneMeasure:
     Attributes:
         scene: its name as `find_scenes` gives it, or as asked for.
         findings: what is wrong with it, whatever its motion convention is.
+        fingerprint: of its motion files before they were read, see `fingerprint`.
         height, width: of the pictures; 0 if none is readable.
         read_bytes: sum of the sizes of the files read.
         frames: numbers of all frames that have a file, ascending.
@@ -53,6 +56,7 @@ class SceneMeasure:
 
     scene: str
     findings: list[Finding] = field(default_factory=list)
+    fingerprint: str = ""
     height: int = 0
     width: int = 0
     read_bytes: int = 0
@@ -75,7 +79,7 @@ class SceneMeasure:
 def measure_scene(base_path: str | Path, name: str) -> SceneMeasure:
     """Read a scene. What is wrong with it becomes findings, never an exception."""
     scene, findings = list_scene(base_path, name)
-    measure = SceneMeasure(name, findings)
+    measure = SceneMeasure(name, findings, fingerprint(scene))
     if scene is None or not scene.files[RGB]:
         return measure
     first = next(iter(scene.files[RGB]))
@@ -88,6 +92,14 @@ def measure_scene(base_path: str | Path, name: str) -> SceneMeasure:
     _SceneReader(scene, measure).read()
     measure.findings += scene_rules(scene, measure.table)
     return measure
+
+
+def fingerprint(scene: Scene | None) -> str:
+    """Of a scene's motion files (names, sizes, the content of three), the same of a copy; "" if it cannot be told."""
+    paths = sorted(set(scene.files[MOTION].values())) if scene else []
+    with contextlib.suppress(OSError, ValueError):
+        return sample_digest(paths, sampled(paths)) if paths else ""
+    return ""
 
 
 def unreadable(scene: Scene, kind: str, frame: int, error: Exception, note: str = "") -> Finding:

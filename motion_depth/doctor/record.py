@@ -1,9 +1,8 @@
 """What a check found, kept beside the CSV, so that training can refuse flags that contradict it.
 
-`my_metadata.csv` has its record in `my_metadata.check.json`. For each scene it holds a fingerprint of the motion files
-(names, sizes, the content of three): where one differs, the files are neither those that were checked nor a copy, and
-the record is not used. A CSV that lists some of the scenes, such as my_metadata_train.csv, is served by any record
-beside it that knows them all.
+`my_metadata.csv` has its record in `my_metadata.check.json`. For each scene it holds a fingerprint of the motion files:
+where one differs, the files are neither those that were checked nor a copy, and the record is not used. A CSV that
+lists some of the scenes, such as my_metadata_train.csv, is served by any record beside it that knows them all.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from typing import TYPE_CHECKING
 from motion_depth.data.findings import errors
 from motion_depth.data.layouts import list_scene
 from motion_depth.data.motion import MotionConvention
-from motion_depth.data.scene import MOTION
 from motion_depth.doctor.convention import differs, flags, flags_or_all
+from motion_depth.doctor.measure import fingerprint
 from motion_depth.files.atomic import expect_file, write_whole
-from motion_depth.files.digests import sample_digest, sampled
 
 if TYPE_CHECKING:
     from motion_depth.doctor.check import DatasetCheck
@@ -62,19 +60,10 @@ def record_path(metadata_path: str | Path) -> Path:
 
 
 def fingerprints(base_path: str | Path, scenes: Iterable[str]) -> dict[str, str]:
-    """Of each scene's motion files, the same of a copy; "" if there are none that can be read."""
-
-    def fingerprint(name: str) -> str:
-        scene, _ = list_scene(base_path, name)
-        paths = sorted(set(scene.files[MOTION].values())) if scene else []
-        try:
-            return sample_digest(paths, sampled(paths)) if paths else ""
-        except (OSError, ValueError):
-            return ""
-
+    """Of each scene, see `fingerprint`."""
     names = list(dict.fromkeys(scenes))
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(names, pool.map(fingerprint, names), strict=True))
+        return dict(zip(names, pool.map(lambda name: fingerprint(list_scene(base_path, name)[0]), names), strict=True))
 
 
 def write_record(metadata_path: str | Path, check: DatasetCheck) -> Path:
@@ -90,7 +79,7 @@ def write_record(metadata_path: str | Path, check: DatasetCheck) -> Path:
         "differing": {name: [asdict(each) for each in (its.convention, *its.fitting)] for name, its in odd.items()},
         "errors": len(wrong),
         "wrong": [[each.scene, str(each)] for each in wrong if each.code not in BY_FLAGS],
-        "scenes": check.prints,
+        "scenes": {each.scene: each.fingerprint for each in check.measures},
     }
     write_whole(record_path(metadata_path), json.dumps(content, indent=1) + "\n")
     return record_path(metadata_path)
@@ -113,13 +102,9 @@ def recorded_check(metadata_path: str | Path, base_path: str | Path, scenes: Ite
 
 def unused_record(metadata_path: str | Path) -> str | None:
     """A line about the record of this CSV, or of one that it is a part of, for which `recorded_check` has no use."""
-    for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")):
-        if _is_of(path, metadata_path):
-            return (
-                f"{path}: is not used, as it is no record of this version, or not of these scenes with these motion "
-                "files; run tools/make_metadata.py --check again"
-            )
-    return None
+    its = (path for path in sorted(Path(metadata_path).parent.glob(f"*{SUFFIX}")) if _is_of(path, metadata_path))
+    why = "is not used, as it is no record of this version, or not of these scenes with these motion files"
+    return next((f"{path}: {why}; run tools/make_metadata.py --check again" for path in its), None)
 
 
 def contradiction(record: Record | None, convention: MotionConvention) -> str | None:
@@ -173,9 +158,9 @@ def _read(path: Path, needed: Sequence[str]) -> tuple[Record, dict[str, str]] | 
             convention=MotionConvention(**content["convention"]) if content["convention"] else None,
             fitting=conventions(content["fitting"]),
             explained=float(content["explained"]),
-            differing={name: conventions(its) for name, its in content["differing"].items() if name in needed},
-            alike=any(name not in content["differing"] for name in needed),
-            wrong=tuple(text for scene, text in content["wrong"] if not scene or scene in needed),
+            differing={name: conventions(its) for name, its in content.get("differing", {}).items() if name in needed},
+            alike=any(name not in content.get("differing", {}) for name in needed),
+            wrong=tuple(text for scene, text in content.get("wrong", ()) if not scene or scene in needed),
         )
         return record, dict(content["scenes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
