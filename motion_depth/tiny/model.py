@@ -43,7 +43,7 @@ EARLIER_CLASSES = ("LinearVideoVAE",)  # that a CONFIG_FILE may name and this ve
 # What a model may have at most. A CONFIG_FILE is text, and blocks without number would be built without end.
 MOST_LAYERS, LARGEST_SIZE, LARGEST_VOCABULARY = 256, 2**16, 2**19
 MOST_PARAMETERS = 5e9  # of the DiT: those of the 5B
-LENGTHS = {"patch_size": (3,), "encoder": (0, 3), "decoder": (0, 3), "depths": (3,)}  # of arguments that are lists
+LENGTHS = {"patch_size": (3,), "decoder": (0, 3), "depths": (3,)}  # of arguments that are lists
 
 # The tokenizer learns its merges from these; text beyond them falls back to bytes, so nothing is ever unknown.
 TOKENIZER_PROMPTS = (
@@ -247,7 +247,7 @@ def _too_large(arguments: dict[str, object]) -> str | None:
             if not isinstance(number, bool) and not (isinstance(number, int | float) and 0 < number <= limit):
                 return f"found {name} {value!r:.60}, expected a number of at most {limit:,}"
     dim, ffn_dim, layers = (arguments.get(name, 0) for name in ("dim", "ffn_dim", "num_layers"))
-    widths, depths = [*arguments.get("encoder", ()), *arguments.get("decoder", ())], arguments.get("depths", [1])
+    widths, depths = arguments.get("decoder", ()), arguments.get("depths", [1])
     parameters = layers * (8 * dim**2 + 2 * dim * ffn_dim) + max(depths) * sum(12 * width**2 for width in widths)
     if parameters > MOST_PARAMETERS:
         return f"{parameters:.2g} parameters, expected at most {MOST_PARAMETERS:.2g}"

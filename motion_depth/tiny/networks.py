@@ -1,8 +1,8 @@
-"""The small VAE's convolutions: what surroundings and past add to the linear code of a block (block_code.py).
+"""The small VAE's convolutions: what surroundings and past add to the decoded linear code of a block (block_code.py).
 
-A residual block looks 3 x 3 around itself and, in the decoder, at the two steps before, never ahead. Features have
-three strides: 16 (coarse), 8 (middle) and 4 (fine) pixels. The layer that joins a network to the linear code starts at
-zero, so a network that has not been trained changes nothing.
+A residual block looks 3 x 3 around itself and, but for the finest, at the two steps before, never ahead. Features have
+three strides: 16 (coarse), 8 (middle) and 4 (fine) pixels. The last layer starts at zero, so a network that has not
+been trained changes nothing.
 
 Axes: b clip, t frame or latent step, k frame of a latent, c channel, h and w rows and columns; p, q row and column of
 the cells that a coarser cell divides into.
@@ -48,56 +48,6 @@ class ResidualBlock(nn.Module):
             padded = F.pad(hidden, (0, 0, 0, 0, 0, 0, LOOK_BACK, 0))  # nothing is there before the first step
             hidden = torch.cat([padded[:, start : start + steps] for start in range(1 + LOOK_BACK)], dim=-1)
         return x + rearrange(self.mix(hidden), "b t h w c -> (b t) c h w")
-
-
-class ConvolutionalEncoder(nn.Module):
-    """(b, 3, 1 + 4k, 16 h, 16 w) in [-1, 1] -> (b, channels, 1 + k, h, w); a latent sees its own frames alone.
-
-    Args:
-        widths: of the fine, middle and coarse features.
-    """
-
-    def __init__(self, widths: Sequence[int], channels: int):
-        super().__init__()
-        fine, middle, coarse = widths
-        self.patches = nn.Conv2d(3 * PATCH**2, fine, 3, padding=1)
-        self.fine = ResidualBlock(fine, time=False)
-        self.halve = nn.Conv2d(fine, middle, 2, stride=2)
-        self.middle = ResidualBlock(middle, time=False)
-        self.first = LatentFeatures(middle, coarse, channels)
-        self.rest = LatentFeatures(FRAMES * middle, coarse, channels)
-
-    def frames(self, video: Tensor) -> Tensor:
-        """Features of every frame by itself: (b, 3, t, 16 h, 16 w) -> (b, t, middle, 2 h, 2 w)."""
-        clips = len(video)
-        x = rearrange(video, "b c t (h p) (w q) -> (b t) (p q c) h w", p=PATCH, q=PATCH)
-        x = self.fine(self.patches(_channels_last(x)), clips)
-        x = self.middle(self.halve(x), clips)
-        return rearrange(x, "(b t) c h w -> b t c h w", b=clips)
-
-    def forward(self, video: Tensor) -> Tensor:
-        # The first frame goes through by itself: its latent is the same, bit for bit, with and without the rest.
-        first = self.first(rearrange(self.frames(video[:, :, :1]), "b t c h w -> b t 1 c h w"))
-        if video.shape[2] == 1:
-            return first
-        rest = rearrange(self.frames(video[:, :, 1:]), "b (t k) c h w -> b t k c h w", k=FRAMES)
-        return torch.cat([first, self.rest(rest)], dim=2)
-
-
-class LatentFeatures(nn.Module):
-    """Features of the k frames of each of t latents -> what is added to the latents' code."""
-
-    def __init__(self, inputs: int, width: int, channels: int):
-        super().__init__()
-        self.halve = nn.Conv2d(inputs, width, 2, stride=2)
-        self.coarse = ResidualBlock(width, time=False)
-        self.out = _zero(nn.Conv2d(width, channels, 1))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(b, t, k, middle, 2 h, 2 w) -> (b, channels, t, h, w)."""
-        clips = len(frames)
-        x = self.halve(_channels_last(rearrange(frames, "b t k c h w -> (b t) (k c) h w")))
-        return rearrange(self.out(self.coarse(x, clips)), "(b t) c h w -> b c t h w", b=clips)
 
 
 class ConvolutionalDecoder(nn.Module):

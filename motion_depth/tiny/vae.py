@@ -1,13 +1,16 @@
 """The small model's autoencoders, behind the library's VAE interface.
 
-`SmallVideoVAE` has WAN2.2's layout: 16 x 16 pixels, 1 + 4k frames, 48 channels. It is a linear code of blocks
-(block_code.py) plus what convolutions add to it on both ways (networks.py). Its encoder gives a latent its own frames
-alone (latent 0: frame 0; latent t: frames 4t-3 .. 4t), so it is causal, and of a scene whose windows overlap it looks
-at every frame once (`encode_windows`). Its decoder overlaps blocks and looks back in time, never ahead: the frames of a
-prefix of latents are the prefix of the frames.
+`SmallVideoVAE` has WAN2.2's layout: 16 x 16 pixels, 1 + 4k frames, 48 channels. Its encoder is a linear code of blocks
+(block_code.py): a latent is of its own frames alone (latent 0: frame 0; latent t: frames 4t-3 .. 4t), so it is causal,
+and of a scene whose windows overlap every frame is looked at once (`encode_windows`). Its decoder is the code's way
+back and what convolutions add to it (networks.py), which overlap blocks and look back in time, never ahead: the frames
+of a prefix of latents are the prefix of the frames. `fit_vae` sets the code in seconds, which alone is a sound
+autoencoder; `tools/demo/train_vae.py` trains the decoder.
 
-`fit_vae` sets the linear code in seconds, which alone is a sound autoencoder; `tools/demo/train_vae.py` trains all of
-it. `TinyWanVideoVAE38` is WAN2.2's own convolutional VAE at small width.
+An encoder with convolutions, trained along, was tried: a DiT forecast its latents worse after as many clips, seen in
+pixels, and what the reconstruction gained by it the decoder gains alone when it is trained for longer.
+
+`TinyWanVideoVAE38` is WAN2.2's own convolutional VAE at small width.
 
 Axes: b clip, c channel, t latent step or frame, h and w rows and columns.
 """
@@ -27,17 +30,15 @@ from torch import Tensor, nn
 
 from motion_depth.files.atomic import expect_file, write_whole
 from motion_depth.tiny.block_code import BLOCK, BLOCK_FRAMES, CHANNELS, BlockCode, draw_blocks
-from motion_depth.tiny.networks import ConvolutionalDecoder, ConvolutionalEncoder
+from motion_depth.tiny.networks import ConvolutionalDecoder
 
-ENCODER = (48, 96, 192)  # widths at strides 4, 8 and 16
-DECODER, DEPTHS = (192, 80, 48), (3, 3, 2)  # widths and residual blocks at strides 16, 8 and 4
+DECODER, DEPTHS = (192, 112, 64), (3, 4, 2)  # widths and residual blocks at strides 16, 8 and 4
 
 
 class CausalAutoencoder(nn.Module):
     """The autoencoder inside `SmallVideoVAE`. Pixels are in [-1, 1]; latents have mean 0 and variance 1 per channel.
 
     Args:
-        encoder: widths of the `ConvolutionalEncoder`; none: the linear code alone.
         decoder: widths of the `ConvolutionalDecoder`; none: the linear way back alone.
         depths: residual blocks of the decoder.
 
@@ -45,16 +46,14 @@ class CausalAutoencoder(nn.Module):
         ValueError: there are not three widths and three depths.
     """
 
-    def __init__(self, z_dim: int, encoder: Sequence[int], decoder: Sequence[int], depths: Sequence[int]):
+    def __init__(self, z_dim: int, decoder: Sequence[int], depths: Sequence[int]):
         super().__init__()
-        for name, sizes in (("encoder", encoder), ("decoder", decoder)):
-            if len(sizes) not in (0, 3):
-                raise ValueError(f"{name} {list(sizes)}: expected three widths, or none for the linear code alone")
+        if len(decoder) not in (0, 3):
+            raise ValueError(f"decoder {list(decoder)}: expected three widths, or none for the linear code alone")
         if decoder and len(depths) != 3:
             raise ValueError(f"depths {list(depths)}: expected three numbers of residual blocks")
         self.z_dim = z_dim
         self.first_code, self.rest_code = BlockCode(1, z_dim), BlockCode(BLOCK_FRAMES, z_dim)
-        self.encoder = ConvolutionalEncoder(encoder, z_dim) if encoder else None
         self.decoder = ConvolutionalDecoder(decoder, depths, z_dim) if decoder else None
         # Of the codes: latent 0's, then those of all others.
         self.register_buffer("mean", torch.zeros(2, z_dim))
@@ -66,12 +65,6 @@ class CausalAutoencoder(nn.Module):
         Raises:
             ValueError: another number of frames, or of pixels.
         """
-        codes = self.codes(video)
-        mean, std = self._statistics(codes.shape[2])
-        return ((codes - mean) / std).to(video.dtype)
-
-    def codes(self, video: Tensor) -> Tensor:
-        """As `encode`, in float32 and not normalised."""
         frames, height, width = video.shape[2:]
         if (frames - 1) % BLOCK_FRAMES or height % BLOCK or width % BLOCK:
             raise ValueError(
@@ -79,7 +72,8 @@ class CausalAutoencoder(nn.Module):
                 f"it was given {frames} frames of {height}x{width}"
             )
         codes = torch.cat([self.first_code.encode(video[:, :, :1]), self.rest_code.encode(video[:, :, 1:])], dim=2)
-        return codes if self.encoder is None else codes + self.encoder(video).float()
+        mean, std = self._statistics(codes.shape[2])
+        return ((codes - mean) / std).to(video.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (b, z_dim, 1 + k, h, w) -> frames (b, 3, 1 + 4k, 16 h, 16 w), not clamped."""
@@ -101,27 +95,9 @@ class CausalAutoencoder(nn.Module):
         four = video[:, :, 1:].unfold(2, BLOCK_FRAMES, 1)  # (1, 3, t - 4, 16 h, 16 w, 4)
         first = self.first_code.encode(video)
         rest = self.rest_code.encode(rearrange(four, "b c t h w k -> b c (t k) h w"))
-        if self.encoder is not None:
-            frames = self.encoder.frames(video)
-            groups = rearrange(frames[:, 1:].unfold(1, BLOCK_FRAMES, 1), "b t c h w k -> b t k c h w")
-            first = first + self.encoder.first(rearrange(frames, "b t c h w -> b t 1 c h w")).float()
-            rest = rest + self.encoder.rest(groups).float()
         mean, std = self._statistics(2)
         first, rest = (first - mean[:, :, :1]) / std[:, :, :1], (rest - mean[:, :, 1:]) / std[:, :, 1:]
         return first[0].to(video.dtype), rest[0].to(video.dtype)
-
-    @torch.no_grad()
-    def normalise(self, mean: Tensor, std: Tensor) -> None:
-        """Take other statistics of the codes, (2, z_dim) each, and decode codes as before."""
-        if self.decoder is not None:
-            # With z and y of a code by the old and the new statistics: z = scale * y + shift.
-            scale, shift = std / self.std, (mean - self.mean) / self.std
-            for row, layer in enumerate((self.decoder.first, self.decoder.rest)):
-                weight = rearrange(layer.weight, "o c 1 1 -> o c")
-                layer.bias += weight @ shift[row]
-                layer.weight *= rearrange(scale[row], "c -> c 1 1")
-        self.mean.copy_(mean)
-        self.std.copy_(std)
 
     def _statistics(self, steps: int) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the codes, (1, z_dim, steps, 1, 1) each, float32."""
@@ -141,17 +117,14 @@ class SmallVideoVAE(WanVideoVAE):
     def __init__(
         self,
         z_dim: int = CHANNELS,
-        encoder: Sequence[int] = ENCODER,
         decoder: Sequence[int] = DECODER,
         depths: Sequence[int] = DEPTHS,
     ):
         super(WanVideoVAE, self).__init__()  # past the library's constructor, which builds its convolutions
-        self.model = CausalAutoencoder(z_dim, encoder, decoder, depths).eval().requires_grad_(False)
+        self.model = CausalAutoencoder(z_dim, decoder, depths).eval().requires_grad_(False)
         self.upsampling_factor = BLOCK
         self.z_dim = z_dim
-        self.arguments: dict[str, object] = {
-            "z_dim": z_dim, "encoder": list(encoder), "decoder": list(decoder), "depths": list(depths)
-        }  # fmt: skip
+        self.arguments: dict[str, object] = {"z_dim": z_dim, "decoder": list(decoder), "depths": list(depths)}
 
     def single_encode(self, video: Tensor, device: torch.device | str) -> Tensor:
         return self.model.encode(video.to(device))
@@ -189,16 +162,15 @@ def fit_vae(
     windows: Iterable[Tensor],
     blocks_per_window: int = 64,
     seed: int = 0,
-    encoder: Sequence[int] = (),
     decoder: Sequence[int] = (),
     depths: Sequence[int] = DEPTHS,
 ) -> SmallVideoVAE:
-    """A VAE whose linear code is fitted to blocks drawn from `windows`, and whose networks, if any, add nothing yet.
+    """A VAE whose linear code is fitted to blocks drawn from `windows`; its network, if it has one, adds nothing yet.
 
     Args:
         windows: each four frames in a row: uint8 (4, H, W, 3), sides >= 16.
-        seed: of the blocks, the decomposition and the networks' weights.
-        encoder, decoder, depths: see `CausalAutoencoder`.
+        seed: of the blocks, the decomposition and the network's weights.
+        decoder, depths: see `CausalAutoencoder`.
 
     Raises:
         ValueError: there are too few blocks.
@@ -206,16 +178,15 @@ def fit_vae(
     blocks = draw_blocks(windows, blocks_per_window, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = SmallVideoVAE(encoder=encoder, decoder=decoder, depths=depths)
+        vae = SmallVideoVAE(decoder=decoder, depths=depths)
     vae.model.rest_code.fit(blocks, seed)
     vae.model.first_code.fit(rearrange(blocks, "n (c k s) -> n k (c s)", c=3, k=BLOCK_FRAMES)[:, 0], seed)
     return vae
 
 
 def stored_tensors(vae: SmallVideoVAE) -> dict[str, Tensor]:
-    """Its state on the CPU as files hold it: networks in bfloat16, the linear code in float32."""
-    networks = ("model.encoder", "model.decoder")
-    types = {name: torch.bfloat16 if name.startswith(networks) else torch.float32 for name in vae.state_dict()}
+    """Its state on the CPU as files hold it: the network in bfloat16, the linear code in float32."""
+    types = {name: torch.bfloat16 if name.startswith("model.decoder") else torch.float32 for name in vae.state_dict()}
     return {name: tensor.to("cpu", types[name]).contiguous() for name, tensor in vae.state_dict().items()}
 
 

@@ -161,9 +161,9 @@ def conv_folder(tmp_path_factory, folder) -> Path:
 
 @pytest.fixture(scope="module")
 def full_folder(tmp_path_factory) -> Path:
-    """A smaller tiny model, whose VAE has networks."""
+    """A smaller tiny model, whose VAE has a network."""
     path = tmp_path_factory.mktemp("full")
-    vae = fit_vae(windows(), encoder=(6, 10, 12), decoder=(12, 10, 6), depths=(1, 2, 1))
+    vae = fit_vae(windows(), decoder=(12, 10, 6), depths=(1, 2, 1))
     tiny.write_tiny_wan(path, vae, tiny.dit_arguments(dim=48, num_layers=1), seed=0)
     return path
 

@@ -102,17 +102,17 @@ def test_library_models_are_never_replaced(folder, tmp_path):
                 {
                     "model_class": "SmallVideoVAE",
                     "model_name": "wan_video_vae",
-                    "extra_kwargs": {"encoder": [], "decoder": [16, 12, 8], "depths": [1, 1, 1]} | {name: value},
+                    "extra_kwargs": {"decoder": [16, 12, 8], "depths": [1, 1, 1]} | {name: value},
                 },
                 f"extra_kwargs: {message}",
             )
             for name, value, message in [
-                ("encoder", 16, "found encoder 16, expected"),
-                ("encoder", [16, 16], "found encoder .*, expected"),
+                ("decoder", 16, "found decoder 16, expected"),
+                ("decoder", [16, 16], "found decoder .*, expected"),
                 ("decoder", [16, 16, 10**9], "found decoder .*, expected"),
                 ("depths", [1, 1, 1000], "found depths .*, expected a number of at most 256"),
                 ("depths", [], "found depths .*, expected"),
-                ("encoder", [2**16, 2**16, 2**16], ".* parameters, expected at most"),
+                ("decoder", [2**16, 2**16, 2**16], ".* parameters, expected at most"),
             ]
         ),
         ({"extra_kwargs": tiny.dit_arguments() | {"dim": 2**16, "ffn_dim": 2**16}}, "parameters, expected at most 5e"),

@@ -67,7 +67,7 @@ def test_same_frames_and_seed_give_the_same_files(tmp_path, dataset, monkeypatch
 
 
 def test_a_trained_vae_takes_the_fits_place(tmp_path, dataset, monkeypatch, capsys):
-    vae = fit_vae(windows(), encoder=(8, 12, 16), decoder=(16, 12, 8))
+    vae = fit_vae(windows(), decoder=(16, 12, 8))
     vae.model.decoder.out.weight.normal_(generator=torch.Generator().manual_seed(0))
     save_vae(vae, tmp_path / "vae.safetensors")
     flags = ("--vae", tmp_path / "vae.safetensors", "--output", tmp_path / "tiny", "--dim", 48, "--num_layers", 2)

@@ -17,7 +17,6 @@ VARIATIONS="${VARIATIONS:-97}"     # scenes of each kind; their seed is 0, the d
 VAE_STEPS="${VAE_STEPS:-14000}"    # updates of the VAE's decoder
 STEPS="${STEPS:-14000}"            # iterations of the DiT
 SIZE="${SIZE:---dim 256 --num_heads 8 --num_layers 6 --ffn_dim 768}" # of the DiT, for make_tiny_wan.py
-DECODER="${DECODER:---decoder 192 112 64 --depths 3 4 2}"            # of the VAE, for train_vae.py
 
 bash "$ROOT/tools/setup.sh"
 unset PYTHON
@@ -44,11 +43,9 @@ scenes train 0 "$VARIATIONS"
 scenes validation 2 1
 [[ -e "$PRETRAIN_DIR/frames.npy" ]] ||
     "$PYTHON" "$ROOT/tools/demo/pack_frames.py" --scenes "$PRETRAIN_DIR/train" --output "$PRETRAIN_DIR/frames.npy"
-# The encoder is the linear code, fitted at the first step; what takes time is the decoder.
-# shellcheck disable=SC2086  # words
 "$PYTHON" "$ROOT/tools/demo/train_vae.py" --frames "$PRETRAIN_DIR/frames.npy" --heldout "$PRETRAIN_DIR/validation" \
-    --output "$PRETRAIN_DIR/vae" --encoder $DECODER --steps "$VAE_STEPS"
-# shellcheck disable=SC2086
+    --output "$PRETRAIN_DIR/vae" --steps "$VAE_STEPS"
+# shellcheck disable=SC2086  # words
 "$PYTHON" "$ROOT/tools/demo/make_tiny_wan.py" --vae "$PRETRAIN_DIR/vae/vae.safetensors" \
     --output "$PRETRAIN_DIR/start" $SIZE
 bash "$ROOT/train_wan22_stage2_lora.sh"

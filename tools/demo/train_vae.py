@@ -1,9 +1,7 @@
-"""Train the small VAE (motion_depth/tiny/vae.py) on packed frames, from the fit of its linear code or from a file.
+"""Train the small VAE (motion_depth/tiny/vae.py) on packed frames: fit its linear code, then train the decoder.
 
     python tools/demo/pack_frames.py --scenes demo/train --output demo/frames.npy
-    python tools/demo/train_vae.py --frames demo/frames.npy --heldout demo/heldout --output demo/vae --steps 20000
-    python tools/demo/train_vae.py --frames demo/frames.npy --heldout demo/heldout --output demo/decoder --steps 5000 \\
-        --start demo/vae/vae.safetensors --freeze_encoder      # latents stay as they are
+    python tools/demo/train_vae.py --frames demo/frames.npy --heldout demo/heldout --output demo/vae --steps 14000
 
 OUTPUT/vae.safetensors holds the running mean of the weights, ready for make_tiny_wan.py --vae; scores.json what it
 scored on the held-out scenes. Stopped at any time and run again, it goes on from OUTPUT/checkpoint.pt to the same end.
@@ -31,49 +29,38 @@ from motion_depth.tiny.vae import (
     BLOCK_FRAMES,
     DECODER,
     DEPTHS,
-    ENCODER,
     SmallVideoVAE,
     fit_vae,
-    load_vae,
     save_vae,
 )
 from tools.demo.vae.frames import Heldout, draw_clips, draw_windows, open_frames, open_scenes, read_heldout, to_pixels
-from tools.demo.vae.steps import Optimizers, average, freeze_encoder, loss_of, psnr, statistics
+from tools.demo.vae.steps import Optimizers, average, loss_of, normalise, psnr
 
 CHECKPOINT, WEIGHTS, SCORES = "checkpoint.pt", "vae.safetensors", "scores.json"
-ARCHITECTURE = {"encoder": ENCODER, "decoder": DECODER, "depths": DEPTHS}
+ARCHITECTURE = ("decoder", "depths")
 FIT_WINDOWS, FIT_BLOCKS = 512, 48  # windows of four frames, blocks of each
 STATISTICS_WINDOWS = 128  # whole clips
 FIT, STATISTICS, CLIPS = 1, 2, 3  # what a draw is for, beside the seed
 # What may change from one start to the next of the same run.
-FREE = {"steps", "save_steps", "output", "device", "frames", "heldout", "start"}
+FREE = {"steps", "save_steps", "output", "device", "frames", "heldout"}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, default = parser.add_argument, "default, without --start:"
+    add = parser.add_argument
     add("--frames", type=Path, nargs="+", required=True, metavar="NPY", help="files that pack_frames.py wrote")
     add("--heldout", type=Path, nargs="+", required=True, metavar="DIR", help="folders of scenes to score on")
     add("--output", type=Path, required=True, help="a new folder, or that of a run to go on with")
     add("--steps", type=int, default=20000, help="updates in all; the learning rate falls as a cosine over them")
     add("--save_steps", type=int, default=500, help="updates between checkpoints with scores")
-    add("--start", type=Path, metavar="FILE", help="a vae.safetensors to start from; default: the fitted linear code")
-    add("--freeze_encoder", action="store_true", help="train only what decodes: latents stay as they are")
-    add(
-        "--encoder",
-        type=int,
-        nargs="*",
-        metavar="N",
-        help=f"widths at strides 4, 8, 16; none: linear, and frozen; {default} {ENCODER}",
-    )
-    add("--decoder", type=int, nargs=3, metavar="N", help=f"widths at strides 16, 8, 4; {default} {DECODER}")
-    add("--depths", type=int, nargs=3, metavar="N", help=f"residual blocks at strides 16, 8, 4; {default} {DEPTHS}")
+    add("--decoder", type=int, nargs=3, default=DECODER, metavar="N", help="widths at strides 16, 8, 4")
+    add("--depths", type=int, nargs=3, default=DEPTHS, metavar="N", help="residual blocks at strides 16, 8, 4")
     add("--batch_size", type=int, default=8, help="crops per update")
     add("--crop", type=int, default=64, help="pixels along a crop's sides")
     add("--num_frames", type=int, default=17, help="of a crop")
     add("--learning_rate", type=float, default=2e-3, help="at most")
     add("--latent_noise", type=float, default=0.2, help="most noise on latents in training; 0: none")
-    add("--seed", type=int, default=0, help="of the fit, the networks, the crops and the noise")
+    add("--seed", type=int, default=0, help="of the fit, the network, the crops and the noise")
     add("--device", help="default: a GPU if there is one")
     return parser.parse_args(arguments)
 
@@ -123,14 +110,9 @@ def check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {getattr(options, name)}: expected a number above 0")
     if options.latent_noise < 0:
         raise ValueError(f"--latent_noise {options.latent_noise}: expected 0 or more")
-    for name, default in ARCHITECTURE.items():
-        sizes = getattr(options, name)
-        if options.start and sizes is not None:
-            raise ValueError(f"--{name}: --start {options.start} has its own; give one of the two")
-        if sizes is None:
-            setattr(options, name, default)
-        elif any(size < 1 for size in sizes) or len(sizes) not in (0, 3):
-            raise ValueError(f"--{name} {sizes}: expected three numbers above 0" + ", or none" * (name == "encoder"))
+    for name in ARCHITECTURE:
+        if any(size < 1 for size in getattr(options, name)):
+            raise ValueError(f"--{name} {list(getattr(options, name))}: expected numbers above 0")
     output = options.output
     if output.exists() and not (output.is_dir() and ((output / CHECKPOINT).exists() or not any(output.iterdir()))):
         raise ValueError(f"--output {output}: neither a new folder nor one of a run; expected one of these")
@@ -139,18 +121,16 @@ def check(options: argparse.Namespace) -> None:
 def begin(options: argparse.Namespace, files: list[np.ndarray]) -> Run:
     """A run at its first step, or where its checkpoint left it."""
     sizes = {name: getattr(options, name) for name in ARCHITECTURE}
-    vae = load_vae(options.start) if options.start else None
     stands = (options.output / CHECKPOINT).exists()
-    if vae is None and not stands:
+    if stands:
+        vae = SmallVideoVAE(**sizes)
+    else:
         windows = draw_windows(files, FIT_WINDOWS, BLOCK_FRAMES, (options.seed, FIT))
         vae = fit_vae(windows, FIT_BLOCKS, options.seed, **sizes)
-    elif vae is None:
-        vae = SmallVideoVAE(**sizes)
-    model = vae.model.to(options.device).requires_grad_(True)
-    if options.freeze_encoder or model.encoder is None:
-        freeze_encoder(model)
-    if not options.start and not stands:
-        set_statistics(vae, options, files)
+    model = vae.model.to(options.device)
+    if not stands:
+        windows = draw_windows(files, STATISTICS_WINDOWS, options.num_frames, (options.seed, STATISTICS))
+        normalise(model, windows, options.device)
     mean = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run = Run(options, vae, Optimizers(model, options.learning_rate), mean)
     if stands:
@@ -158,24 +138,16 @@ def begin(options: argparse.Namespace, files: list[np.ndarray]) -> Run:
     return run
 
 
-def set_statistics(vae: SmallVideoVAE, options: argparse.Namespace, files: list[np.ndarray]) -> None:
-    """Normalise latents by whole pictures: a training crop is more often one of much detail."""
-    windows = draw_windows(files, STATISTICS_WINDOWS, options.num_frames, (options.seed, STATISTICS))
-    vae.model.normalise(*statistics(vae.model, windows, options.device))
-
-
-def averaged(run: Run, files: list[np.ndarray]) -> SmallVideoVAE:
-    """The VAE with the running mean of the weights, its latents normalised."""
+def averaged(run: Run) -> SmallVideoVAE:
+    """The VAE with the running mean of the weights."""
     vae = copy.deepcopy(run.vae).requires_grad_(False)
     vae.model.load_state_dict(run.mean)
-    if run.vae.model.first_code.into.requires_grad:
-        set_statistics(vae, run.options, files)
     return vae
 
 
-def keep(run: Run, files: list[np.ndarray], heldout: Heldout, loss: float | None) -> None:
+def keep(run: Run, heldout: Heldout, loss: float | None) -> None:
     """Scores and saves; the checkpoint last, so that what it counts as done is there."""
-    vae = averaged(run, files)
+    vae = averaged(run)
     scores = psnr(vae.model, heldout, run.options.device)
     run.rows.append({"step": run.step, "seconds": round(run.seconds, 1), "loss": loss} | scores)
     first, moving, still = scores.values()
@@ -192,7 +164,7 @@ def train(run: Run, files: list[np.ndarray], heldout: Heldout) -> None:
     options, model = run.options, run.vae.model
     dtype = compute_type(options.device)
     if not run.rows:
-        keep(run, files, heldout, None)
+        keep(run, heldout, None)
     losses: list[float] = []
     with ProgressBar(total=options.steps, initial=run.step, desc="training", unit="step") as bar:
         while run.step < options.steps:
@@ -211,7 +183,7 @@ def train(run: Run, files: list[np.ndarray], heldout: Heldout) -> None:
             bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
             bar.update()
             if run.step % options.save_steps == 0 or run.step == options.steps:
-                keep(run, files, heldout, float(np.mean(losses)))
+                keep(run, heldout, float(np.mean(losses)))
                 losses.clear()
 
 

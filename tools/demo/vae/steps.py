@@ -19,8 +19,6 @@ from tools.demo.vae.frames import Heldout, to_pixels
 MOVING_COLOUR = 0.06  # a pixel that changes by more from frame to frame, of 2, counts as moving, and so do those around
 AROUND = 5  # pixels, both ways
 MOVING_WEIGHT, FIRST_WEIGHT = 5.0, 4.0  # of moving pixels and of the first frame, against still pixels
-STATISTICS_RATE = 0.005  # of the running statistics of the codes
-GROWTH_WEIGHT = 0.02  # of the penalty on codes that outgrow these
 NOISY_FIRST = 0.3  # of the clips with noise have it, halved, on latent 0 too, which generation gives clean
 CODE_RATE = 0.03  # of the learning rate: at the whole of it the linear code diverges
 WARMUP, LOWEST_RATE = 100, 0.02  # steps; share of the learning rate at the end
@@ -28,36 +26,28 @@ LONGEST_AVERAGE = 0.998
 BESIDE_PIXELS = ("decoder.first.", "decoder.rest.", "decoder.out.")  # layers that AdamW trains, matrices or not
 
 
-def freeze_encoder(model: CausalAutoencoder) -> None:
-    """Leave latents as they are: only what decodes is trained."""
-    for part in (model.first_code.mean, model.first_code.into, model.rest_code.mean, model.rest_code.into):
-        part.requires_grad_(False)
-    if model.encoder is not None:
-        model.encoder.requires_grad_(False)
-
-
 class Optimizers:
-    """Muon for the networks' matrices, AdamW for all else that is trained.
+    """What decodes is trained: Muon for the network's matrices, AdamW for all else.
 
     Muon takes matrices only. A convolution's weight goes in as a view, one row for each output.
     """
 
     def __init__(self, model: CausalAutoencoder, learning_rate: float):
-        named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-        codes = [each for name, each in named if name.startswith(("first_code", "rest_code"))]
-        networks = [(name, each) for name, each in named if name.startswith(("encoder", "decoder"))]
+        codes = [model.first_code.back, model.rest_code.back]
+        networks = [(name, each) for name, each in model.named_parameters() if name.startswith("decoder")]
         self.weights = [each for name, each in networks if each.ndim > 1 and not name.startswith(BESIDE_PIXELS)]
         others = [each for name, each in networks if each.ndim == 1 or name.startswith(BESIDE_PIXELS)]
-        self.trained = [each for _, each in named]
+        self.trained = [*codes, *(each for _, each in networks)]
+        for each in self.trained:
+            each.requires_grad_(True)
         self.matrices = [nn.Parameter(each.detach().view(len(each), -1)) for each in self.weights]
         self.learning_rate = learning_rate
         groups = [{"params": others, "share": 1.0}, {"params": codes, "share": CODE_RATE}]
+        matrices = [{"params": self.matrices, "share": 1.0}]
         self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.99), weight_decay=0.01)
+            torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01),
+            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         ]
-        if self.matrices:
-            groups = [{"params": self.matrices, "share": 1.0}]
-            self.all.append(torch.optim.Muon(groups, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
 
     def step(self, step: int, steps: int) -> None:
         """Update number `step` of `steps`: warm-up, then a cosine to LOWEST_RATE."""
@@ -84,35 +74,11 @@ class Optimizers:
 def loss_of(model: CausalAutoencoder, video: Tensor, noise: float, seed: int, dtype: torch.dtype) -> Tensor:
     """Weighted squared error, times 100, of clips (b, 3, t, h, w) that went through noised latents."""
     with torch.autocast(video.device.type, dtype, enabled=dtype != torch.float32):
-        if model.first_code.into.requires_grad:
-            latents, growth = _normalise_running(model, model.codes(video))
-        else:
-            with torch.no_grad():
-                latents, growth = model.encode(video), 0.0
+        with torch.no_grad():
+            latents = model.encode(video)
         decoded = model.decode(latents + _noise(latents, noise, seed))
     weight = _pixel_weights(video)
-    return 100 * (weight * (decoded - video).square().mean(dim=1)).mean() + GROWTH_WEIGHT * growth
-
-
-def _normalise_running(model: CausalAutoencoder, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents by statistics that follow the codes, and how far these outgrow them.
-
-    Not by those of the batch: its crops are few, so the latents would tremble.
-    """
-    latents, growth = [], codes.new_zeros(())
-    for row, part in enumerate(codes.tensor_split([1], dim=2)):
-        mean, std = model.mean[row], model.std[row]
-        with torch.no_grad():
-            mean.lerp_(part.mean(dim=(0, 2, 3, 4)), STATISTICS_RATE)
-            power = (part - _per_channel(mean)).square().mean(dim=(0, 2, 3, 4))
-            std.copy_(std.square().lerp(power, STATISTICS_RATE).sqrt())
-        latents.append((part - _per_channel(mean.clone())) / _per_channel(std.clone()))
-        growth = growth + (latents[-1].square().mean(dim=(0, 2, 3, 4)) - 1).clamp(min=0).square().mean()
-    return torch.cat(latents, dim=2), growth
-
-
-def _per_channel(statistic: Tensor) -> Tensor:
-    return rearrange(statistic, "c -> 1 c 1 1 1")
+    return 100 * (weight * (decoded - video).square().mean(dim=1)).mean()
 
 
 def _noise(latents: Tensor, most: float, seed: int) -> Tensor:
@@ -147,15 +113,14 @@ def average(mean: dict[str, Tensor], model: nn.Module, step: int) -> None:
 
 
 @torch.no_grad()
-def statistics(model: CausalAutoencoder, windows: Sequence[Tensor], device: str) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, (2, c) each, of the codes of whole windows, uint8 (t, h, w, 3) each."""
-    rows: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for window in windows:
-        codes = model.codes(to_pixels(rearrange(window, "t h w c -> 1 c t h w"), device))
-        for row, part in zip(rows, codes.tensor_split([1], dim=2), strict=True):
-            row.append(rearrange(part, "1 c t h w -> (t h w) c"))
-    means, deviations = zip(*((torch.cat(row).mean(dim=0), torch.cat(row).std(dim=0)) for row in rows), strict=True)
-    return torch.stack(means), torch.stack(deviations)
+def normalise(model: CausalAutoencoder, windows: Sequence[Tensor], device: str) -> None:
+    """Set the statistics of a model that has none by whole windows, uint8 (t, h, w, 3) each.
+
+    A training crop would be wrong for it: it is more often one of much detail.
+    """
+    latents = [model.encode(to_pixels(rearrange(window, "t h w c -> 1 c t h w"), device)) for window in windows]
+    for row, part in enumerate(torch.cat(latents).tensor_split([1], dim=2)):
+        model.mean[row], model.std[row] = part.mean(dim=(0, 2, 3, 4)), part.std(dim=(0, 2, 3, 4))
 
 
 @torch.no_grad()
