@@ -43,7 +43,7 @@ from motion_depth.model.backbone import Dit
 from motion_depth.model.compiling import compile_parts
 from motion_depth.model.heads import MotionDepthHeads
 from motion_depth.model.motion_depth import MotionDepthModel
-from motion_depth.model.sharding import move_whole, prepare_sharded, take_request
+from motion_depth.model.sharding import move_whole, prepare_sharded, take_request, whole
 from motion_depth.processes.exits import NotFiniteError, leave, run_to_the_end
 from motion_depth.processes.ranks import rank, say
 from motion_depth.processes.signals import Stopped, Stopping
@@ -164,7 +164,7 @@ def train(settings: Settings, stopping: Stopping, occupation: Occupation) -> Non
     given = read_checkpoint(settings.model.heads_checkpoint) if settings.model.heads_checkpoint else None
     plan = choose_architecture(settings, backbone, given)
     start = begin(settings, dataset, backbone, given, occupation) if rank() == 0 else None
-    sharding = take_request()
+    sharding = take_request(settings.full)
     accelerator = start_accelerator(settings)
     start = agree_on_start(accelerator, settings, start)
     if start.finished:
@@ -188,7 +188,6 @@ def train(settings: Settings, stopping: Stopping, occupation: Occupation) -> Non
     )
     model = build_model(settings, plan, dit, statistics, source)
     model = move_whole(model, accelerator.device) if sharding else model.to(accelerator.device)
-    optimizer, scheduler, average = build_optimizer(settings, model, start)
     health = Health(optim.max_bad_steps, dataset.describe, **start.saved.get("health", {}))
     accelerator.print(f"stage {settings.stage}: {len(dataset.data)} scenes, {len(dataset)} clips an epoch")
     accelerator.print(describe_run(accelerator, settings, model, statistics, start))
@@ -196,6 +195,7 @@ def train(settings: Settings, stopping: Stopping, occupation: Occupation) -> Non
     project, config, tracker_id = output.wandb_project, settings.plain(), start.saved.get("wandb_run_id")
     tracker_id = start_trackers(accelerator, project, config, output.output_path, tracker_id, start.step)
     prepared = prepare_sharded(accelerator, model, sharding) if sharding else accelerator.prepare_model(model)
+    optimizer, scheduler, average = build_optimizer(settings, model, start)
 
     stopping.between_iterations()
     try:
@@ -234,7 +234,7 @@ def loop(run: Run, stopping: Stopping) -> None:
             log.add(batch, losses, gradient_size(parameters))
         if before == start:  # once: a head that no loss reaches would train nothing without a word
             require_gradients(run.model)
-        norm = float(clip_grad_norm_(parameters, settings.optim.max_grad_norm or math.inf))
+        norm = float(whole(clip_grad_norm_(parameters, settings.optim.max_grad_norm or math.inf)))
         clips, learning_rate = log.collect(), run.scheduler.get_last_lr()[0]
         speed = log.speed(len(clips.positions), run.batches.waited())
         problem = health.problem(clips, norm)

@@ -15,7 +15,8 @@ from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import HeadConfig, MotionDepthHeads
 from motion_depth.model.lora import add_lora, load_lora, lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
-from motion_depth.model.tuning import dit_state_dict, is_tuned, load_dit
+from motion_depth.model.sharding import gather
+from motion_depth.model.tuning import SAVED, is_tuned, load_dit
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.readout import Statistics
 
@@ -49,16 +50,22 @@ def model_config(heads: HeadConfig | None, statistics: Statistics, lora: LoraSha
     }
 
 
-def model_tensors(model: MotionDepthModel, statistics: Statistics) -> dict[str, dict[str, Tensor]]:
-    """The tensor files of a checkpoint: a file for each head, the statistics' maps, and what of the DiT was trained."""
+def model_tensors(model: MotionDepthModel, statistics: Statistics, keep: bool = True) -> dict[str, dict[str, Tensor]]:
+    """The tensor files of a checkpoint: a file for each head, the statistics' maps, and what of the DiT was trained.
+
+    Collective. What is already on the CPU is not copied.
+
+    Args:
+        keep: whether this process wants the tensors.
+    """
     files = {}
     if model.heads:
-        files |= {head_file(name): head.state_dict() for name, head in model.heads.items()}
+        files |= {head_file(name): gather(head.state_dict(), keep) for name, head in model.heads.items()}
         files[STATISTICS_FILE] = statistics.maps
     if lora := lora_state_dict(model.dit):
         files[LORA_FILE] = lora
     if is_tuned(model.dit):
-        files[DIT_FILE] = dit_state_dict(model.dit)
+        files[DIT_FILE] = gather(model.dit.state_dict(), keep, SAVED)
     return files
 
 

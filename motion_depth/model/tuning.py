@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from motion_depth.model.backbone import Dit
 from motion_depth.model.lora import is_behind
 
-SAVED = torch.bfloat16
+SAVED = torch.bfloat16  # the type of the file, in which names and shapes are the release's: stock DiffSynth knows it
 
 
 def tune_fully(dit: Dit, dtype: torch.dtype, last_block: int | None = None) -> Dit:
@@ -45,7 +45,13 @@ def _reading(kind: type[nn.Module], names: tuple[str, ...], dtype: torch.dtype) 
     def reader(name: str) -> property:
         return property(lambda layer: layer._parameters[name].to(dtype))
 
-    return type(kind.__name__, (kind,), {name: reader(name) for name in names})
+    return type(kind.__name__, (kind,), {name: reader(name) for name in names} | {"reads_as_stored": kind})
+
+
+def read_as_stored(dit: Dit) -> None:
+    """Undoes the rounding on reading, for who brings the weights in the type that computes by himself (sharding.py)."""
+    for layer in dit.modules():
+        layer.__class__ = getattr(layer, "reads_as_stored", type(layer))
 
 
 def is_tuned(dit: nn.Module) -> bool:
@@ -58,14 +64,9 @@ def compute_type(dit: nn.Module) -> torch.dtype:
     return getattr(dit, "computes_in", next(dit.parameters()).dtype)
 
 
-def dit_state_dict(dit: Dit) -> dict[str, Tensor]:
-    """All weights in bfloat16, under the names of the release, by which stock DiffSynth recognises a DiT."""
-    return {name: value.detach().to(SAVED) for name, value in dit.state_dict().items()}
-
-
 @torch.no_grad()
 def load_dit(dit: Dit, weights: Mapping[str, Tensor], source: str) -> None:
-    """Puts what `dit_state_dict` gave in the place of a DiT's weights. Raises ValueError for those of another DiT."""
+    """Puts others, by the same names, in the place of a DiT's weights. Raises ValueError for those of another DiT."""
     own = dit.state_dict(keep_vars=True)
     found, expected = ({name: tuple(value.shape) for name, value in each.items()} for each in (weights, own))
     if wrong := sorted(name for name in own | weights if found.get(name) != expected.get(name)):

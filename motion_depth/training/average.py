@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class WeightAverage:
@@ -49,11 +49,6 @@ class WeightAverage:
             now = parameter.clone()
             parameter.copy_(self.values[name])
             self.values[name].copy_(now)
-
-    @torch.no_grad()
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.values[name].copy_(value)
 
 
 def decay_at(updates: int, decay: float) -> float:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from motion_depth.model.sharding import whole
 
 WINDOW = 100  # updates that the median of the gradient norm is taken over
 ENOUGH = 20  # updates before a median means something
@@ -46,9 +49,11 @@ class Clips:
 
 
 def gradient_size(parameters: Sequence[Tensor]) -> Tensor:
-    """A number that is finite exactly if every gradient is; stays on the device."""
+    """A number that is finite exactly if every gradient is; stays on the device. Collective if they are shared."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients, torch.inf)
+    shared = any(isinstance(gradient, DTensor) for gradient in gradients)
+    # An empty share has no largest number.
+    return whole(torch.nn.utils.get_total_norm(gradients, 2.0 if shared else torch.inf))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from motion_depth.checkpoints.checkpoint import Checkpoint
+from motion_depth.model.sharding import gather, share
 from motion_depth.training.average import WeightAverage
 
 STATE_FILE = "training_state.safetensors"
@@ -55,13 +56,18 @@ def continue_from(
 
 
 def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None, with_weights: bool
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    with_weights: bool,
+    keep: bool = True,
 ) -> dict[str, Tensor]:
-    """What is trained, between two updates, on the CPU.
+    """What is trained, between two updates, copied to the CPU. Collective.
 
     Args:
         with_weights: whether the checkpoint's other files hold something else than the weights themselves: a moving
             average, or what is rounded.
+        keep: whether this process wants the tensors.
 
     Returns:
         Names are `optimizer/<parameter>/<key>`, `weights/<parameter>` and, of a moving average, `average/<parameter>`.
@@ -76,7 +82,8 @@ def capture(
         state |= {f"weights/{name}": parameter for name, parameter in trainable.items()}
     if average is not None:
         state |= {f"average/{name}": value for name, value in average.values.items()}
-    return {name: torch.as_tensor(value).detach().cpu().clone() for name, value in state.items()}
+    state = gather({name: torch.as_tensor(value) for name, value in state.items()}, keep)
+    return {name: value.clone() for name, value in state.items()}
 
 
 @torch.no_grad()
@@ -93,15 +100,17 @@ def restore(
         raise ValueError(f"training state: no parameter is called {min(unknown)}; it was written by another model")
     for name, parameter in trainable.items():
         if (value := tensors.get(f"weights/{name}")) is not None:
-            parameter.copy_(value)
+            parameter.copy_(share(value, parameter))
     if average is not None:
-        average.load({name: tensors[f"average/{name}"] for name in average.values})
+        for name, value in average.values.items():
+            value.copy_(share(tensors[f"average/{name}"], value))
     packed = optimizer.state_dict()
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     number = {parameter: place for place, parameter in enumerate(order)}
     for name, parameter in trainable.items():
         prefix = f"optimizer/{name}/"
-        state = {key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)}
+        names = [key for key in tensors if key.startswith(prefix)]
+        state = {key.removeprefix(prefix): share(tensors[key].clone(), parameter) for key in names}
         if state:
             packed["state"][number[parameter]] = state
     optimizer.load_state_dict(packed)  # puts every tensor on the device that this kind of optimizer wants it on

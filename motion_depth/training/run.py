@@ -89,9 +89,9 @@ class Run:
         """
         output, main, whole = self.settings.output, self.accelerator.is_main_process, name.startswith("step-")
         state = {}
-        if whole and main:
+        if whole:
             apart = self.average is not None or is_tuned(self.model.dit)
-            state = {STATE_FILE: capture(self.model, self.optimizer, self.average, apart)}
+            state = {STATE_FILE: capture(self.model, self.optimizer, self.average, apart, main)}
         heads = self.model.heads.config if self.model.heads else None
         config = model_config(heads, self.statistics, self.lora, self.settings.plain())
         config["identity"] = self.start.identity
@@ -106,10 +106,10 @@ class Run:
         }
         failure = None
         with self.log.paused(), self.averaged():
+            tensors = model_tensors(self.model, self.statistics, main) | state
             if main:
                 try:
                     self.occupation.require()
-                    tensors = model_tensors(self.model, self.statistics) | state
                     write_checkpoint(output.output_path / name, tensors, config)
                     if whole:
                         rotate(output.output_path, output.keep_last, step)

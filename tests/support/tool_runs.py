@@ -11,7 +11,7 @@ from motion_depth.model.backbone import Dit
 from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, tap_blocks
 from motion_depth.model.lora import add_lora
 from motion_depth.model.motion_depth import MotionDepthModel
-from motion_depth.model.tuning import dit_state_dict
+from motion_depth.model.tuning import SAVED
 from motion_depth.model.wan import Wan
 from motion_depth.readouts.readout import Statistics
 from tests.support.quantities import statistics_of
@@ -57,8 +57,9 @@ def make_checkpoint(folder: Path, backbone: Wan) -> Path:
 
 def make_tuned_checkpoint(folder: Path, dit: Dit) -> Path:
     """A checkpoint of a run that has trained this DiT wholly, and no heads."""
-    config = config_of(None, None, folder.parent, lora=None, tune="full")
-    write_checkpoint(folder, {DIT_FILE: dit_state_dict(dit)}, config)
+    off = {"motion_loss_weight": 0, "depth_loss_weight": 0}
+    config = config_of(None, None, folder.parent, lora=None, tune="full", **off)
+    write_checkpoint(folder, {DIT_FILE: {name: value.to(SAVED) for name, value in dit.state_dict().items()}}, config)
     return folder
 
 
