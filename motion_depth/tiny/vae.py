@@ -101,8 +101,8 @@ class CausalAutoencoder(nn.Module):
 
     def _statistics(self, steps: int) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the codes, (1, z_dim, steps, 1, 1) each, float32."""
-        row = torch.tensor([0] + [1] * (steps - 1), device=self.mean.device)
-        mean, std = (rearrange(part.float()[row], "t c -> 1 c t 1 1") for part in (self.mean, self.std))
+        rows = (torch.cat([each[:1], each[1:].expand(steps - 1, -1)]).float() for each in (self.mean, self.std))
+        mean, std = (rearrange(each, "t c -> 1 c t 1 1") for each in rows)
         return mean, std
 
 

@@ -213,6 +213,7 @@ BAD = {
     "frames of a clip": (("--num_frames", 8), "--num_frames 8, --crop 32: expected 1 + 4k frames"),
     "crop": (("--crop", 40), "a multiple of 16 pixels"),
     "large crop": (("--crop", 80), "scenes have 13 frames of 64x96; expected at least --num_frames 9 of --crop 80x80"),
+    "no held-out scenes": (("--heldout", "nowhere"), "nowhere"),
     "no frames": (("--frames", "nothing.npy"), "nothing.npy: cannot be read as packed frames"),
     "device": (("--device", "cuda:99"), "--device cuda:99: found"),
 }
@@ -233,11 +234,23 @@ def test_a_folder_of_something_else_and_a_broken_checkpoint_stay(inputs, tmp_pat
     code, _, err = run(train_vae, monkeypatch, capsys, *inputs, "--output", tmp_path)
     assert code == 2
     assert "neither a new folder nor one of a run" in err
+    code, _, err = run(train_vae, monkeypatch, capsys, *inputs, "--output", tmp_path / "notes.txt")
+    assert code == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / train_vae.CHECKPOINT).write_bytes(b"broken")
     code, _, err = run(train_vae, monkeypatch, capsys, *inputs, "--output", tmp_path / "vae")
     assert code == 2
     assert "cannot be read as a checkpoint" in err
+
+
+def test_a_run_that_was_killed_at_its_first_save_starts_again(inputs, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "vae"
+    output.mkdir()
+    for name in (train_vae.WEIGHTS, ".checkpoint.0123abcd.pt", train_vae.LOCK_FILE):
+        (output / name).write_bytes(b"")
+    assert run(train_vae, monkeypatch, capsys, *inputs, *SIZES, "--output", output, "--steps", 1)[0] == 0
+    assert [row["step"] for row in scores_of(output)] == [0, 1]
 
 
 def test_frames_are_not_packed_over_a_file_nor_from_nothing(scenes, packed, tmp_path, monkeypatch, capsys):

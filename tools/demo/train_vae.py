@@ -22,7 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from motion_depth.files.atomic import complete_file, expect_file, write_json
+from motion_depth.files.atomic import DRAFT, complete_file, expect_file, write_json
 from motion_depth.processes.devices import choose_device
 from motion_depth.progress import ProgressBar
 from motion_depth.tiny.vae import (
@@ -33,6 +33,7 @@ from motion_depth.tiny.vae import (
     fit_vae,
     save_vae,
 )
+from motion_depth.training.ownership import LOCK_FILE, Occupation
 from tools.demo.vae.frames import Heldout, draw_clips, draw_windows, open_frames, open_scenes, read_heldout, to_pixels
 from tools.demo.vae.steps import Optimizers, average, loss_of, normalise, psnr
 
@@ -113,9 +114,13 @@ def check(options: argparse.Namespace) -> None:
     for name in ARCHITECTURE:
         if any(size < 1 for size in getattr(options, name)):
             raise ValueError(f"--{name} {list(getattr(options, name))}: expected numbers above 0")
-    output = options.output
-    if output.exists() and not (output.is_dir() and ((output / CHECKPOINT).exists() or not any(output.iterdir()))):
-        raise ValueError(f"--output {output}: neither a new folder nor one of a run; expected one of these")
+    output, own = options.output, {CHECKPOINT, WEIGHTS, SCORES, LOCK_FILE}
+    if output.is_dir() and not (output / CHECKPOINT).exists():  # of a run that was killed early, drafts too may be left
+        others = [path.name for path in output.iterdir() if path.name not in own and not DRAFT.fullmatch(path.name)]
+    else:
+        others = [output.name] if output.exists() and not output.is_dir() else []
+    if others:
+        raise ValueError(f"--output {output}: neither a new folder nor one of a run (found {sorted(others)[0]})")
 
 
 def begin(options: argparse.Namespace, files: list[np.ndarray]) -> Run:
@@ -188,10 +193,10 @@ def train(run: Run, files: list[np.ndarray], heldout: Heldout) -> None:
 
 
 def compute_type(device: str) -> torch.dtype:
-    """bfloat16 where the device computes in it, not only stores it."""
+    """bfloat16 where the device multiplies in it, not only stores it."""
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def main() -> int:
@@ -200,11 +205,14 @@ def main() -> int:
         options.device = choose_device(options.device)
         check(options)
         files = open_frames(options.frames, options.num_frames, options.crop)
-        run = begin(options, files)
-        if run.step >= options.steps:
-            print(f"{options.output}: {run.step} steps are done")
-            return 0
-        train(run, files, read_heldout(open_scenes(options.heldout, "--heldout"), options.num_frames))
+        heldout = read_heldout(open_scenes(options.heldout, "--heldout"), options.num_frames)
+        with Occupation(options.output, print) as occupation:
+            occupation.begin()
+            run = begin(options, files)
+            if run.step < options.steps:
+                train(run, files, heldout)
+            else:
+                print(f"{options.output}: {run.step} steps are done")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
