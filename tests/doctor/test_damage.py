@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 from motion_depth.data.findings import Finding
-from motion_depth.data.scene import DEPTH, MOTION
+from motion_depth.data.scene import DEPTH
 from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
 from motion_depth.doctor.quick import quick_check
 from motion_depth.doctor.report import summarise, text, thumbnail
-from tests.support.damages import DAMAGES, SCENE, Damage, change
+from tests.support.damages import DAMAGES, IN_HEADERS, SCENE, Damage, change
 from tests.support.scene_files import link_files, write_scene
 
 CLIP = 17  # frames; the scene has one more
-
-# Damages of a file's name, header or length, which the check before training must find too, in the same words.
-HEADER_CODES = {"folder_empty", "frame_missing", "frame_gap", "frame_stray", "frame_twice", "frame_number",
-                "file_ignored", f"{MOTION}_file", f"{DEPTH}_file", "scene_short"}  # fmt: skip
 
 
 @pytest.fixture
@@ -87,7 +83,7 @@ def test_a_damage_is_named_with_its_file(base, damage):
     expect(damage, check(base).findings)
 
 
-@pytest.mark.parametrize("damage", [each for each in DAMAGES if each.code in HEADER_CODES], ids=lambda each: each.name)
+@pytest.mark.parametrize("damage", [each for each in DAMAGES if each.code in IN_HEADERS], ids=lambda each: each.name)
 def test_the_check_before_training_says_the_same(base, damage):
     damage.do(base / SCENE)
     found = quick_check(base, [SCENE], num_frames=CLIP)
