@@ -11,6 +11,8 @@ from motion_depth.model.heads import HEAD_SIZES, HeadConfig, MotionDepthHeads, t
 from motion_depth.model.wan import Wan, WanDit
 from motion_depth.pictures.media import read_picture
 from tests.no_kernels import NoKernels
+from tests.support.dits import SMALL as SMALL_DIT
+from tests.support.dits import frozen_dit
 from tests.support.quantities import statistics_of
 from tests.support.run_inputs import Inputs, finished_run
 from tests.support.runs import ROOT, SCRIPT, SMALL, SMALL_STAGE_2, must_run
@@ -88,25 +90,7 @@ def first_frame(demo_scenes) -> Image.Image:
 @pytest.fixture
 def small_dit() -> WanDit:
     """A DiT with TI2V's flags, 6 blocks of width 48, random weights, frozen."""
-    torch.manual_seed(0)
-    dit = WanDit(
-        dim=48,
-        in_dim=48,
-        ffn_dim=96,
-        out_dim=48,
-        text_dim=16,
-        freq_dim=64,
-        eps=1e-6,
-        patch_size=(1, 2, 2),
-        num_heads=4,
-        num_layers=6,
-        has_image_input=False,
-        seperated_timestep=True,
-        require_vae_embedding=False,
-        require_clip_embedding=False,
-        fuse_vae_embedding_in_latents=True,
-    )
-    return dit.eval().requires_grad_(False)
+    return frozen_dit(SMALL_DIT)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from motion_depth.model.motion_depth import MotionDepthModel, count_operations
 from motion_depth.model.wan import WanDit
 from motion_depth.readouts.statistics import neutral
 from tests.support.quantities import statistics_of
+from tools.benchmarks.models import DIT_5B
 
 
 def build(kind: str = "dense", **changes) -> MotionDepthHeads:
@@ -146,10 +147,7 @@ def test_bad_configurations_are_named(field, value, message):
 def test_full_heads_stay_within_budget_at_5b_shapes():
     """480 x 480 x 49 on the 5B model's shapes, without data: operations of both heads against the DiT's."""
     with torch.device("meta"):
-        dit = WanDit(dim=3072, in_dim=48, ffn_dim=14336, out_dim=48, text_dim=4096, freq_dim=256, eps=1e-6,
-                     patch_size=(1, 2, 2), num_heads=24, num_layers=30, has_image_input=False,
-                     seperated_timestep=True, require_vae_embedding=False, require_clip_embedding=False,
-                     fuse_vae_embedding_in_latents=True)  # fmt: skip
+        dit = WanDit(**DIT_5B)
         heads = MotionDepthHeads(HeadConfig(3072, tap_blocks(30), **HEAD_SIZES["full"]), neutral())
         out = heads(example_features(heads.config, (13, 15, 15), device="meta"))
     assert out["motion"].shape == (1, 49, 2, 480, 480)

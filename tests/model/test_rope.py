@@ -9,22 +9,14 @@ from diffsynth.pipelines.wan_video import model_fn_wan_video
 
 from motion_depth.model.rope import rotate, rotation_table
 from motion_depth.model.wan import WanDit
+from tests.support.dits import WIDE, frozen_dit
 
 CPU = torch.device("cpu")
 
 
-ARGUMENTS = {
-    "dim": 512, "in_dim": 48, "ffn_dim": 512, "out_dim": 48, "text_dim": 16, "freq_dim": 64, "eps": 1e-6,
-    "patch_size": (1, 2, 2), "num_heads": 4, "num_layers": 2, "has_image_input": False, "seperated_timestep": True,
-    "require_vae_embedding": False, "require_clip_embedding": False, "fuse_vae_embedding_in_latents": True,
-}  # fmt: skip
-
-
 @pytest.fixture
 def wide_dit() -> WanDit:
-    """Two blocks with heads as wide as WAN's, 128."""
-    torch.manual_seed(0)
-    return WanDit(**ARGUMENTS).eval().requires_grad_(False)
+    return frozen_dit(WIDE)
 
 
 def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -61,7 +53,7 @@ def test_a_bf16_dit_differs_by_less_than_its_own_precision(wide_dit):
 
 def test_the_librarys_forward_stays_the_librarys_to_the_last_bit(wide_dit):
     dit = copy.deepcopy(wide_dit).bfloat16()
-    stock = WanModel(**ARGUMENTS).bfloat16()
+    stock = WanModel(**WIDE).bfloat16()
     stock.load_state_dict(dit.state_dict())
     before = library(stock, **inputs(torch.bfloat16))
     dit.forward_with_taps(**inputs(torch.bfloat16))
@@ -76,11 +68,3 @@ def test_the_table_is_made_once_for_a_grid_and_follows_it(wide_dit):
     assert len(rotation_table(wide_dit, (2, 4, 4), CPU, torch.complex64)) == 32
     assert len(wide_dit._rotation_tables) == 1
     assert not any("rotation" in name for name in wide_dit.state_dict())
-
-
-def test_compiled_blocks_turn_alike(wide_dit):
-    plain, _ = wide_dit.forward_with_taps(**inputs(torch.float32))
-    for block in wide_dit.blocks:
-        block.compile(backend="aot_eager")
-    compiled, _ = wide_dit.forward_with_taps(**inputs(torch.float32))
-    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
