@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 from tests.support.runs import ROOT
@@ -52,7 +53,7 @@ def launcher_and_flags(command: list[str]) -> tuple[list[str], dict[str, str | b
 
 def as_dict(words: list[str]) -> dict[str, str | bool]:
     flags: dict[str, str | bool] = {}
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):
             flags[word.removeprefix("--")] = True if following.startswith("--") else following
     return flags

@@ -12,7 +12,6 @@ from diffsynth.pipelines.wan_video import WanVideoPipeline
 from motion_depth.doctor.record import VERSION, fingerprints
 from motion_depth.generation import outputs as presentation
 from motion_depth.model.backbone import Backbone
-from tests.support.runs import ROOT, run_python
 from tests.support.scene_files import gliding, write_scene
 from tests.support.tool_runs import FRAMES, SIZE, run_evaluate, run_generate
 from tools import evaluate as evaluate_tool
@@ -263,11 +262,3 @@ def test_the_summary_says_that_nothing_changes():
     gap = {"motion_px": 0.1, "depth_rel": 0.01, "forecast_explained": None}
     measured = {"self_consistency": RESTING | {"explained": None}, "know_show_gap": gap, "readings": {}}
     assert presentation.summary(measured).startswith("motion  nothing changes from frame to frame\n")
-
-
-def test_a_device_that_is_not_there_is_one_line(flags, data, tmp_path):
-    base, csv = data("scenes", 1)
-    done = run_python(ROOT / "tools/evaluate.py", *flags, "--dataset_base_path", base, "--dataset_metadata_path", csv,
-                      "--output", tmp_path / "o", "--device", "cuda:3")  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == "error: --device cuda:3: found 0 CUDA devices that can be used; expected another, or cpu\n"

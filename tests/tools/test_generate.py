@@ -10,7 +10,7 @@ from PIL import Image
 from motion_depth.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from motion_depth.model.backbone import Backbone
 from motion_depth.pictures.media import read_picture, read_video, write_png, write_video
-from tests.support.runs import ROOT, run_python
+from tests.support.runs import ROOT
 from tests.support.tool_runs import FRAMES, SIZE, run_evaluate, run_generate
 
 GENERATE = ROOT / "tools/generate.py"
@@ -165,11 +165,3 @@ def test_mistakes_are_told_before_any_model_is_loaded(
     with pytest.raises(ValueError, match=r"(?s)row 1: .*no\.png.*\n.*row 3: .*none\.png"):
         run_generate(*flags, "--csv", tmp_path / "worse.csv")
     assert not (tmp_path / "output").exists()
-
-
-def test_the_command_line_says_it_in_one_line(tmp_path):
-    done = run_python(GENERATE, "--checkpoint", tmp_path / "none", "--output", tmp_path / "o", "--image", "x.png",
-                      "--prompt", "")  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.strip().splitlines()) == 1
