@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +13,15 @@ import pytest
 from motion_depth.data.motion import MotionConvention
 from motion_depth.doctor.check import DatasetCheck, Settings, check_dataset
 from motion_depth.doctor.report import html, summarise
+from tests.support.pages import Page
 from tests.support.scene_files import link_files
 from tools import make_metadata
 
-VOID = {"meta", "br", "img", "wbr", "link", "hr", "input"}
 EVIL = "a<script>alert(1)</script>&\"'"
 
 
 def run(base: Path, *flags: object) -> int:
     return make_metadata.main(["--dataset_base_path", str(base), "--workers", "1", *map(str, flags)])
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element closed in order; collects what it refers to and its text."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.references, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        refers = ("src", "href", "xlink:href", "data", "action")
-        self.references += [value for name, value in attributes if name in refers]
-        assert not [name for name, _ in attributes if name.startswith("on")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")
