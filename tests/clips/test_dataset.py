@@ -1,4 +1,4 @@
-"""The CSV, the order of clips, and loading them in several processes."""
+"""The order of clips, and loading them in several processes."""
 
 import pickle
 from collections import Counter
@@ -8,7 +8,6 @@ import pytest
 from torch.utils.data import DataLoader
 
 from motion_depth.clips.dataset import LoadError, MotionDepthClip, MotionDepthDataset, raise_load_errors
-from motion_depth.files.tables import read_metadata
 from tests.support.scene_files import make_operator, plain_scene, same
 
 
@@ -19,47 +18,6 @@ def base(tmp_path_factory) -> Path:
     for name, first in (("ball/env_0", 0), ("ball/env_1", 0), ("ramp", 40)):
         plain_scene(base / name, first=first)
     return base
-
-
-# --- the CSV ----------------------------------------------------------------------------------------------------------
-
-
-def test_rows_keep_their_text_and_extra_columns(tmp_path):
-    path = tmp_path / "my.csv"
-    path.write_text('\ufeffvideo, prompt ,id\n ramp ,"A ball, rolling.",007\n\nball/env_0,"Zwei\nBälle.",\n', "utf-8")
-    assert read_metadata(path) == [
-        {"video": "ramp", "prompt": "A ball, rolling.", "id": "007"},
-        {"video": "ball/env_0", "prompt": "Zwei\nBälle.", "id": ""},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "found an empty file, expected video, prompt and, if you like, others, each once"),
-        (b"\n\n", "found an empty file"),
-        (b"video,text\nramp,a\n", "found the columns video, text, expected video, prompt"),
-        (b"video;prompt\nramp;a\n", "found the columns video;prompt, expected"),
-        (b"video,prompt,prompt\nramp,a,b\n", "found the columns video, prompt, prompt, expected .* each once"),
-        (b"video,prompt\n", "found no row below the header, expected one for each scene"),
-        (b"video,prompt\nramp,a\nramp,A ball, rolling\n", "row 2: found 3 fields, expected 2; a prompt that contains"),
-        (b"video,prompt\nramp\n", "row 1: found 1 fields, expected 2"),
-        (b"video,prompt\nramp,a\nramp,a\nramp,  \n", "row 3: found an empty prompt"),
-        (b"video,prompt\n,a\n", "row 1: found an empty video"),
-        (b"video,prompt\nramp,\xff\xfe\n", "row 1: found text that is not UTF-8"),
-        (b'video,prompt\nramp,"a\n', "not readable, expected a CSV"),
-    ],
-)
-def test_a_wrong_csv_names_the_row(tmp_path, content, message):
-    path = tmp_path / "my.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path}.*{message}"):
-        read_metadata(path)
-
-
-def test_a_missing_csv_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"my\.csv: not readable, expected a CSV \(No such file"):
-        read_metadata(tmp_path / "my.csv")
 
 
 # --- the dataset ------------------------------------------------------------------------------------------------------

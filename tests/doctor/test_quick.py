@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motion_depth.clips.dataset import create_motion_data_operator
 from motion_depth.data.findings import raise_errors
-from motion_depth.data.windows import windows
 from motion_depth.doctor.quick import longest_clip, quick_check, short_rules
 from motion_depth.doctor.rows import MAX_TOKENS, check_rows
-from tests.support.scene_files import link_files, plain_scene
+from tests.support.scene_files import link_files
 
 
 def test_the_quick_check_lists_every_problem_row_by_row(demo_scenes, tmp_path):
@@ -56,30 +54,9 @@ def test_scenes_that_are_too_short_are_one_finding_that_says_what_fits(frames, s
     assert list(short_rules(frames, fits + 4, stride, 0))
 
 
-@pytest.mark.parametrize("num_frames", [5, 9, 13])
-@pytest.mark.parametrize("stride", ["auto", 1, 2, 3])
-@pytest.mark.parametrize("offset", [0, 1, -1])
-def test_windows_are_those_of_training(tmp_path, num_frames, stride, offset):
-    plain_scene(tmp_path / "scene", frames=12)
-    operator = create_motion_data_operator(tmp_path, 32, 32, num_frames, stride, motion_frame_offset=offset)
-    try:
-        expected = operator.stride("scene"), operator.num_windows("scene")
-    except ValueError:
-        expected = (0, 0)
-    assert windows(12, num_frames, stride, offset) == expected
-
-
 @pytest.mark.parametrize(
     ("content", "severity", "code", "says"),
     [
-        (b"", "error", "csv_empty", "found an empty file"),
-        (b"video,prompt\n", "error", "csv_empty", "found no row"),
-        (b"scene,prompt\na,b\n", "error", "csv_columns", "found the columns scene, prompt"),
-        (b'video,prompt\na,"b\n', "error", "csv_broken", "not readable, expected a CSV"),
-        (b"video,prompt\na,b\na,b, c\n", "error", "csv_fields", "row 2: my.csv: found 3 fields, expected 2"),
-        (b"video,prompt\na,caf\xe9\n", "error", "csv_not_utf8", "row 1: my.csv: found text that is not UTF-8"),
-        (b"video,prompt\na,b\na, \n", "error", "prompt_empty", "row 2: my.csv: found an empty prompt"),
-        (b"video,prompt\n,b\n", "error", "video_empty", "row 1: my.csv: found an empty video"),
         (b"video,prompt\na,b\n./a/,b\n", "warning", "row_twice", "row 2: my.csv: the same scene with the same prompt"),
         (b"video,prompt\na,x\nb,x\n", "note", "prompt_shared", "2 scenes share the prompt 'x': a, b"),
         (b"video,prompt\nq/test_ball/0,See test_ball.\n", "warning", "prompt_folder", "folder's name 'test_ball'"),

@@ -17,7 +17,7 @@ from motion_depth.clips.batch import pack_targets, reduce_item
 from motion_depth.files import digests as identity
 from motion_depth.files.digests import SceneFiles, code_digests, file_digest, weights_digest
 from motion_depth.model.wan import Wan
-from tests.support.cache_setup import CLIPS, CacheSetup, alter, touch
+from tests.support.cache_setup import CLIPS, CacheSetup, touch
 from tests.support.scene_files import make_operator
 
 PACKAGE = Path(motion_depth.__file__).parent
@@ -52,25 +52,6 @@ def test_what_has_not_changed_or_has_no_entry_is_not_read(filled, read):
     filled.empty()
     assert len(filled.missing().clips) == CLIPS
     assert len(read) == 36
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("data/ramp/distance_to_camera/0005.npy", "4 of 8 clips to encode (4 files changed)"),
-        ("data/ramp/motion_vectors/motion_vectors_0005.npy", "4 of 8 clips to encode (4 files changed)"),
-        ("model/vae", "8 of 8 clips to encode (8 weights (vae) changed)"),
-        ("model/text_encoder", "2 of 2 prompts to encode (2 weights (text_encoder) changed)"),
-    ],
-)
-def test_a_forged_time_is_noticed(filled, name, says):
-    """Size and time of modification are put back, as a copy with `cp -p` would."""
-    path = filled.root / name
-    before = path.stat()
-    alter(path)
-    after = path.stat()
-    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert says in filled.missing().summary
 
 
 def test_copies_on_two_machines_share_the_entries_and_keep_what_each_knows(filled, tmp_path, read):

@@ -1,4 +1,4 @@
-"""Files are written whole, where links lead, and only files are read: nothing waits for a pipe."""
+"""Files are written whole, where links lead, and only files are read: nothing waits for a pipe. Lists of scenes."""
 
 import json
 import math
@@ -10,9 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from motion_depth.data.arrays import npy_header, picture_header, read_npy
 from motion_depth.data.arrays import read_picture as read_rgb
@@ -22,7 +20,7 @@ from motion_depth.doctor.rows import check_rows
 from motion_depth.files.atomic import complete_file, expect_file, file_size, finite, write_json, write_whole
 from motion_depth.files.tables import read_csv, read_metadata
 from motion_depth.generation.inputs import csv_jobs
-from motion_depth.pictures.media import read_frames, read_picture, read_video, write_png
+from motion_depth.pictures.media import read_picture, read_video
 from motion_depth.training.log import _keep_rows_until
 from tests.support.scene_files import plain_scene
 
@@ -181,17 +179,6 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path, kind):
     assert file_size(path) == (3 if kind == "link to nothing" else 0)
 
 
-@pytest.mark.parametrize("reader", [name for name, (file, _) in READERS.items() if file == "my.csv"])
-def test_a_column_that_stands_twice_is_refused_by_every_reader(tmp_path, reader):
-    (tmp_path / "my.csv").write_text("video,prompt,note, note\na,A ball.,one,two\n")
-    message = r"found the columns video, prompt, note, note, expected .*each once"
-    if reader == "checked list":
-        assert re.search(message, str(check_rows(tmp_path / "my.csv")[1][0]))
-    else:
-        with pytest.raises(ValueError, match=message):
-            READERS[reader][1](tmp_path / "my.csv")
-
-
 def test_a_link_in_a_circle_is_an_error(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -223,8 +210,45 @@ def test_the_check_before_training_names_it(tmp_path, kind, name, frame):
         assert [str(path) in finding.message for finding in found] == [True]
 
 
-def test_a_hidden_picture_is_no_frame(tmp_path):
-    for number in range(2):
-        write_png(tmp_path / f"frame_{number}.png", np.full((4, 6, 3), number, np.uint8))
-    Image.new("RGB", (9, 9)).save(tmp_path / ".frame_1.png")
-    assert read_frames(tmp_path)[0][:, 0, 0, 0].tolist() == [0, 1]
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_keep_their_text_and_extra_columns(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text('\ufeffvideo, prompt ,id\n ramp ,"A ball, rolling.",007\n\nball/env_0,"Zwei\nBälle.",\n', "utf-8")
+    assert read_metadata(path) == [
+        {"video": "ramp", "prompt": "A ball, rolling.", "id": "007"},
+        {"video": "ball/env_0", "prompt": "Zwei\nBälle.", "id": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "row", "says"),
+    [
+        (b"", "csv_empty", None, "found an empty file, expected video, prompt and, if you like, others, each once"),
+        (b"\n\n", "csv_empty", None, "found an empty file"),
+        (b"video,text\nramp,a\n", "csv_columns", None, "found the columns video, text, expected video, prompt"),
+        (b"video;prompt\nramp;a\n", "csv_columns", None, "found the columns video;prompt, expected"),
+        (b"video,prompt, prompt\nramp,a,b\n", "csv_columns", None, "found the columns video, prompt, prompt, expected"),
+        (b"video,prompt\n", "csv_empty", None, "found no row below the header, expected one for each scene"),
+        (b"video,prompt\nramp,a\nramp,A, b\n", "csv_fields", 2, "found 3 fields, expected 2; a prompt that contains"),
+        (b"video,prompt\nramp\n", "csv_fields", 1, "found 1 fields, expected 2"),
+        (b"video,prompt\nramp,a\nramp,  \n", "prompt_empty", 2, "found an empty prompt"),
+        (b"video,prompt\n,a\n", "video_empty", 1, "found an empty video"),
+        (b"video,prompt\nramp,caf\xe9\n", "csv_not_utf8", 1, "found text that is not UTF-8"),
+        (b'video,prompt\nramp,"a\n', "csv_broken", None, "not readable, expected a CSV"),
+    ],
+)
+def test_a_wrong_list_is_named_with_its_row_by_training_and_by_the_check(tmp_path, content, code, row, says):
+    path = tmp_path / "my.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}{f' row {row}' if row else ''}: {says}")):
+        read_metadata(path)
+    (found,) = check_rows(path)[1]
+    assert (found.severity, found.code, found.row) == ("error", code, row)
+    assert found.message.startswith(f"my.csv: {says}")
+
+
+def test_a_missing_list_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"my\.csv: not readable, expected a CSV \(No such file"):
+        read_metadata(tmp_path / "my.csv")
