@@ -263,6 +263,3 @@ def test_an_entry_keeps_every_type_bit_for_bit(tmp_path):
         assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
         bits = [each.flatten().view(torch.uint8) for each in (found[name], value)]
         assert torch.equal(*bits)
-
-
-# --- the samples ------------------------------------------------------------------------------------------------------

@@ -226,6 +226,3 @@ def test_the_bar_counts_what_is_missing(setup, capfd):
     shutil.rmtree(setup.folder)
     encode_missing(cache, cache.missing(ALL), FakeEncoder(), progress=False)
     assert capfd.readouterr().err == ""
-
-
-# --- no room, no permission -------------------------------------------------------------------------------------------

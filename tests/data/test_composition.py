@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from motion_depth.data.motion import compose
-from tests.data.test_motion import CARD_HEIGHT, CARD_WIDTH, WALL, frame, grid
+from tests.data.test_motion import frame, grid
+
+CARD_HEIGHT, CARD_WIDTH, WALL = 96, 120, 4.0
 
 
 def card(t: float) -> tuple[Tensor, float, float]:

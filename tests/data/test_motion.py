@@ -98,13 +98,6 @@ def test_warping_coordinates_gives_the_points_that_the_flow_leads_to():
     torch.testing.assert_close(warped, torch.stack([x.clamp(0, 29), y.clamp(0, 19)], dim=1), rtol=0, atol=1e-5)
 
 
-def test_warping_fetches_from_where_backward_flow_points():
-    before = torch.zeros(1, 1, 6, 8)
-    before[0, 0, 2, 3] = 1.0
-    after, _ = warp(before, shifted(-2.0, -1.0)[None])  # seen at p now, it was 2 to the left and 1 above
-    assert after.nonzero().tolist() == [[0, 0, 3, 5]]
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
 def test_warping_by_a_wild_vector_is_outside_and_finite(bad):
     flow = torch.zeros(1, 2, 6, 8)
@@ -212,13 +205,7 @@ def test_affine_motion_composes_to_the_power_of_its_matrix():
     assert torch.equal(valid, inside)  # the last vector may end outside the picture, the lookups may not
     assert 0.5 < valid.float().mean() < 1
     assert (composed - exact)[:, valid].abs().max() < 1e-4
-
-
-def test_a_lookup_outside_the_picture_is_invalid():
-    composed, valid = compose([frame(shifted(-2.0)), frame(shifted(-1.0))])
-    assert valid[0].tolist() == [False, False, True, True, True, True, True, True]
-    assert (composed[0][valid] == -3.0).all()
-    assert (composed[:, ~valid] == 0).all()
+    assert not composed[:, ~valid].any()
 
 
 @pytest.mark.parametrize(("shift", "touching"), [(1.0, [3]), (0.5, [3, 4]), (-1.25, [5, 6])])
@@ -271,8 +258,3 @@ def test_what_moves_sideways_may_come_nearer_as_fast():
 def test_nothing_there_before_and_after_is_the_same_surface():
     _, valid = compose([frame(still(), 0.0), frame(still(), 0.0)])
     assert valid.all()
-
-
-# --- compose: a moving card, whose motion over any number of frames is known ------------------------------------------
-
-CARD_HEIGHT, CARD_WIDTH, WALL = 96, 120, 4.0

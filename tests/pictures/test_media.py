@@ -1,5 +1,6 @@
 """Files of pictures and videos are what they seem, whole or not there."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -62,16 +63,6 @@ def test_unreadable_videos_are_one_line_errors(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_half_a_video_is_an_error_and_not_a_shorter_video(tmp_path):
-    noise = torch.randint(0, 255, (12, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    write_video(tmp_path / "clip.mp4", noise, fps=8)
-    content = (tmp_path / "clip.mp4").read_bytes()
-    (tmp_path / "half.mp4").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"half\.mp4: found \d frames and then an error: the file is cut off") as error:
-        read_video(tmp_path / "half.mp4")
-    assert "\n" not in str(error.value)
-
-
 def timed_video(path: Path, times: str, *options: str) -> np.ndarray:
     """Writes 20 frames, brighter by 10 each, that are shown at the milliseconds that an expression of N says."""
     frames = np.broadcast_to(10 * np.arange(20, dtype=np.uint8)[:, None, None, None], (20, 32, 48, 3))
@@ -84,6 +75,7 @@ def timed_video(path: Path, times: str, *options: str) -> np.ndarray:
 
 
 FAST_THEN_SLOW, WITH_A_PAUSE = "if(lt(N,10),N*33,330+(N-10)*200)", "if(lt(N,10),N*33,5000+N*33)"
+CUT_OFF = r"found \d+ frames and then an error: the file is cut off|found no readable video"
 FAST_START = ("-c:v", "libx264", "-movflags", "+faststart")
 
 
@@ -105,8 +97,9 @@ def test_a_cut_video_is_an_error_whenever_its_frames_are_shown(tmp_path, suffix,
     timed_video(path, times, *(FAST_START if suffix == ".mp4" else ()))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"the file is cut off|found no readable video"):
+    with pytest.raises(ValueError, match=CUT_OFF) as error:
         read_video(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_video_with_longer_sound_is_whole(tmp_path):
@@ -135,6 +128,7 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_its_numbers(tmp_path):
     for number in (10, 9, 0):
         write_png(tmp_path / f"frame_{number}.png", np.full((4, 6, 3), number, np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
+    shutil.copy(tmp_path / "frame_0.png", tmp_path / ".frame_1.png")
     frames, numbers = read_frames(tmp_path)
     assert numbers == [0, 9, 10]
     assert frames.shape == (3, 4, 6, 3)

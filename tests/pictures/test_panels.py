@@ -154,12 +154,6 @@ def test_video_puts_pictures_left_and_lines_beside_them():
     assert (picture[:, column] == (10, 200, 10)).all(axis=-1).sum() == 2 * 160 + panels.LINE, "as high as both lines"
 
 
-def test_pictures_are_the_same_every_time():
-    first, second = moving_rows(), moving_rows()
-    assert (strip(first, [0, 3], title="σ ≥ 1") == strip(second, [0, 3], title="σ ≥ 1")).all()
-    assert (video(first) == video(second)).all()
-
-
 def test_a_long_title_is_cut_off_and_does_not_widen_the_page():
     short, long = (strip([grid_row()], [0, 1], title=title) for title in ("a", "a very long prompt " * 30))
     assert short.shape == long.shape

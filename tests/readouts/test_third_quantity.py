@@ -2,18 +2,25 @@
 
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from motion_depth.data.layouts import open_scene
 from motion_depth.pictures.media import read_video
 from tests.support.runs import ROOT, SCRIPT, must_run, rows
 from tests.support.scene_files import plain_scene
 from tests.support.surface_normals import write_normals
 
 SIZE = [*("--height", 64, "--width", 96, "--num_frames", 5)]
+
+
+def run_with_normals(program: Path, *flags: object) -> subprocess.CompletedProcess:
+    return must_run("-m", "tests.support.surface_normals", program, *flags, PYTHONPATH=str(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +30,13 @@ def run(tiny_wan, tmp_path_factory):
     for scene in ("a", "b"):
         write_normals(plain_scene(folder / "data" / scene))
         (folder / f"{scene}.csv").write_text(f"video,prompt\n{scene},A wall.\n")
-    must_run(
-        *("-m", "tests.support.surface_normals", SCRIPT, "--stage", 1, "--dataset_base_path", folder / "data"),
+    run_with_normals(
+        *(SCRIPT, "--stage", 1, "--dataset_base_path", folder / "data"),
         *("--dataset_metadata_path", folder / "a.csv", "--val_metadata_path", folder / "b.csv", *SIZE),
         *("--model_base_path", tiny_wan, "--head_size", "small", "--mixed_precision", "no", "--max_steps", 4),
         *("--dataset_num_workers", 0, "--gradient_accumulation_steps", 1, "--lr_warmup_steps", 0, "--save_steps", 0),
         *("--learning_rate", 1e-3, "--normals_loss_weight", 2.0, "--cache_path", folder / "cache"),
         *("--output_path", folder / "out"),
-        PYTHONPATH=str(ROOT),
     )
     return folder
 
@@ -61,11 +67,10 @@ def test_it_is_validated_and_has_a_row_in_the_panel(run):
 
 
 def test_it_is_evaluated_with_its_metric_and_its_column_in_the_report(run, tiny_wan):
-    done = must_run(
-        *("-m", "tests.support.surface_normals", ROOT / "tools/evaluate.py", "--checkpoint", run / "out/final"),
+    done = run_with_normals(
+        *(ROOT / "tools/evaluate.py", "--checkpoint", run / "out/final"),
         *("--model_base_path", tiny_wan, "--dataset_base_path", run / "data", "--dataset_metadata_path", run / "b.csv"),
         *("--output", run / "evaluation", "--noise_levels", 0.25, "--pictures", 1),
-        PYTHONPATH=str(ROOT),
     )
     assert "normals (towards the camera)" in done.stdout
     metrics = json.loads((run / "evaluation/metrics.json").read_text())["overall"]["0.25"]
@@ -74,28 +79,21 @@ def test_it_is_evaluated_with_its_metric_and_its_column_in_the_report(run, tiny_
 
 
 def test_it_is_generated_too(run, tiny_wan):
-    must_run(
-        *("-m", "tests.support.surface_normals", ROOT / "tools/generate.py", "--checkpoint", run / "out/final"),
+    run_with_normals(
+        *(ROOT / "tools/generate.py", "--checkpoint", run / "out/final"),
         *("--model_base_path", tiny_wan, "--dataset_base_path", run / "data", "--scene", "b", "--prompt", "A wall."),
         *("--reread", "--output", run / "reread"),
-        PYTHONPATH=str(ROOT),
     )
     with np.load(run / "reread/normals.npz") as file:
         assert np.linalg.norm(file["normals"], axis=1) == pytest.approx(1, abs=1e-3)
     assert (run / "reread/normals.mp4").is_file()
 
 
-@pytest.mark.parametrize("missing", ["folder", "frame"])
-def test_a_scene_without_it_is_an_error_that_names_it(run, tiny_wan, tmp_path, missing):
-    shutil.copytree(run / "data/a", tmp_path / "data/a")
-    if missing == "folder":
-        shutil.rmtree(tmp_path / "data/a/normals")
-    else:
-        (tmp_path / "data/a/normals/0003.npy").unlink()
-    with pytest.raises(AssertionError, match="normals"):
-        must_run(
-            *("-m", "tests.support.surface_normals", SCRIPT, "--stage", 1, "--dataset_base_path", tmp_path / "data"),
-            *("--dataset_metadata_path", run / "a.csv", *SIZE, "--model_base_path", tiny_wan, "--head_size", "small"),
-            *("--mixed_precision", "no", "--output_path", tmp_path / "out"),
-            PYTHONPATH=str(ROOT),
-        )
+def test_a_scene_without_it_is_an_error_that_names_it(run, tmp_path):
+    shutil.copytree(run / "data/a", tmp_path / "a")
+    (tmp_path / "a/normals/0003.npy").unlink()
+    with pytest.raises(ValueError, match="/a/normals: frame 3 is missing, which rgb has"):
+        open_scene(tmp_path, "a", ["normals"])
+    shutil.rmtree(tmp_path / "a/normals")
+    with pytest.raises(ValueError, match="/a: holds rgb, motion_vectors, distance_to_camera but not normals"):
+        open_scene(tmp_path, "a", ["normals"])
