@@ -18,12 +18,11 @@ from motion_depth.model.wan import Wan
 from motion_depth.settings import PLACES
 from motion_depth.training.resuming import RUN_FILE
 from tests.support.cache_setup import alter
-from tests.support.inprocess import snapshot, train
+from tests.support.inprocess import must_train, refused
 from tests.support.run_inputs import (
     DIT,
     break_final,
     edit_in,
-    expect_refusal,
     other_motion,
     other_weights,
     resume_after,
@@ -39,10 +38,6 @@ CASES = {
     "resume with other rows": (
         resume_after(write("my.csv", "video,prompt\na,A ball.\n")),
         "step-2: that run was trained on other data: b missing. Give those it was trained on, or --trust_data",
-    ),
-    "resume with rows in another order": (
-        resume_after(write("my.csv", "video,prompt\nb,A ramp.\na,A ball.\n")),
-        "trained on other data: other rows, prompts or another order (found 2: ",
     ),
     "resume with another prompt": (
         resume_after(write("my.csv", "video,prompt\na,A ball.\nb,A lamp.\n")),
@@ -75,10 +70,7 @@ CASES = {
 def test_other_weights_and_data_are_named_and_nothing_changes(case, inputs):
     change, message = CASES[case]
     change(inputs)
-    before = snapshot(inputs.root)
-    done = train(*inputs.argv())
-    expect_refusal(done.code, done.err, message)
-    assert snapshot(inputs.root) == before
+    assert message in refused(*inputs.argv(), unchanged=inputs.root)
 
 
 def test_other_data_and_weights_are_trusted_on_request_in_a_line(inputs):
@@ -86,14 +78,11 @@ def test_other_data_and_weights_are_trusted_on_request_in_a_line(inputs):
     inputs.resume()
     inputs.csv.write_text("video,prompt\nb,A ramp.\na,A ball.\n")
     other_weights(inputs.model / DIT)
-    done = train(*inputs.argv(max_steps=4, trust_data=""))
-    expect_refusal(done.code, done.err, "or --trust_model to go on with these")
-    done = train(*inputs.argv(max_steps=4, trust_data="", trust_model=""))
-    assert done.code == 0, done.err
+    assert "or --trust_model to go on with these" in refused(*inputs.argv(max_steps=4, trust_data=""))
+    done = must_train(*inputs.argv(max_steps=4, trust_data="", trust_model=""))
     assert sum(line.startswith("--trust_model: ") for line in done.err.splitlines()) == 1
     assert sum(line.startswith("--trust_data: ") for line in done.err.splitlines()) == 1
-    done = train(*inputs.argv(max_steps=6))
-    assert done.code == 0, done.err
+    done = must_train(*inputs.argv(max_steps=6))
     assert "--trust" not in done.err
 
 
@@ -103,8 +92,7 @@ def test_copies_elsewhere_are_the_same(inputs, tmp_path):
     shutil.rmtree(inputs.data)
     shutil.rmtree(inputs.model)
     identity = json.loads((inputs.runs / "final/config.json").read_text())["identity"]
-    done = train(*inputs.argv(max_steps=4, dataset_base_path=data, model_base_path=model))
-    assert done.code == 0, done.err
+    must_train(*inputs.argv(max_steps=4, dataset_base_path=data, model_base_path=model))
     assert json.loads((inputs.runs / "final/config.json").read_text())["identity"] == identity
 
 
@@ -113,15 +101,13 @@ def test_a_checkpoint_of_an_earlier_version_says_that_it_cannot_be_compared(inpu
     for path in [folder / "config.json" for folder in folders]:
         config = without(json.loads(path.read_text()), "identity")
         with_manifest(path.parent, partial(path.write_text, json.dumps(config)))
-    done = train(*inputs.argv(max_steps=4))
-    expect_refusal(done.code, done.err, "--dataset_base_path was ")  # nothing but its place tells what it is
+    assert "--dataset_base_path was " in refused(*inputs.argv(max_steps=4))  # nothing but its place tells what it is
     places = {name: str(inputs.flags[name]) for name in PLACES & inputs.flags.keys()}
     for folder in folders:
         with_manifest(folder, partial(edit_in, folder / "config.json", "run", **places))
     edit_in(inputs.runs / RUN_FILE, "run", **places)
     other_motion(inputs)
-    done = train(*inputs.argv(max_steps=4))
-    assert done.code == 0, done.err
+    done = must_train(*inputs.argv(max_steps=4))
     assert sum("step-2: written by an earlier version" in line for line in done.err.splitlines()) == 1
 
 
@@ -138,8 +124,7 @@ def test_a_checkpoint_is_read_and_hashed_once(inputs, monkeypatch, read):
         inputs.flags |= {"heads_checkpoint": inputs.runs / "final", "head_size": None}
     else:
         inputs.resume()
-    done = train(*inputs.argv(max_steps=4))
-    assert done.code == 0, done.err
+    must_train(*inputs.argv(max_steps=4))
     assert sorted(hashed) == sorted(path for path in hashed[0].parent.iterdir() if path.name != checkpoint.MANIFEST)
     assert hashed[0].parent == inputs.runs / read
 
@@ -246,10 +231,11 @@ def test_new_and_missing_scenes_are_named(data):
 def test_a_file_changed_in_place_is_seen_by_a_run_with_a_cache(inputs):
     """A frame that is not sampled, with its size and time of change put back."""
     inputs.flags |= {"cache_path": inputs.cache, "output_path": inputs.out}
-    assert train(*inputs.argv()).code == 0
+    must_train(*inputs.argv())
     path = inputs.file("motion_vectors", 4)
     before = path.stat()
     alter(path)
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    done = train(*inputs.argv(resume="auto", max_steps=4))
-    expect_refusal(done.code, done.err, "that run was trained on other data: other files in a (found ")
+    assert "that run was trained on other data: other files in a (found " in refused(
+        *inputs.argv(resume="auto", max_steps=4)
+    )

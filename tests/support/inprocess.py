@@ -15,6 +15,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 
 import train_wan22_ti2v_motion_depth as training
+from motion_depth.processes.exits import REFUSED
 
 
 @dataclass
@@ -47,6 +48,29 @@ def train(*flags: object, **environment: str) -> Ended:
             code = end.code or 0
     torch.set_num_threads(threads)
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+def must_train(*flags: object, **environment: str) -> Ended:
+    """`train`, failing the test with the script's own words if it does not exit with 0."""
+    done = train(*flags, **environment)
+    assert done.code == 0, done.err
+    return done
+
+
+def expect_refusal(code: int, err: str) -> None:
+    """One line says why."""
+    assert code == REFUSED, err
+    assert "Traceback" not in err
+    assert sum("error: " in line for line in err.splitlines()) == 1
+
+
+def refused(*flags: object, unchanged: Path | None = None) -> str:
+    """`train`, which must refuse to begin and leave all below a folder as it was; returns what was said."""
+    before = unchanged and snapshot(unchanged)
+    done = train(*flags)
+    expect_refusal(done.code, done.err)
+    assert before == (unchanged and snapshot(unchanged))
+    return done.err
 
 
 def two_processes(*flags: object, folder: Path, program: str = "", **environment: str) -> Ended:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from motion_depth.training.validation import Validation
-from tests.support.inprocess import train
+from tests.support.inprocess import must_train
 from tests.support.scene_files import plain_scene
 
 HEADS, DIT = "motion_head.safetensors", "diffusion_pytorch_model.safetensors"
@@ -128,12 +127,6 @@ def edit_in(path: Path, part: str, **changes: object) -> None:
     edit_json(path, **{part: json.loads(path.read_text())[part] | changes})
 
 
-def other_tensors(path: Path) -> None:
-    tensors = {name: torch.zeros(value.shape[0] + 1, *value.shape[1:]) if value.ndim else value
-               for name, value in load_file(path).items()}  # fmt: skip
-    save_file(tensors, path)
-
-
 def other_weights(path: Path) -> None:
     """Another value in one tensor; names and shapes stay."""
     tensors = load_file(path)
@@ -145,17 +138,6 @@ def other_motion(inputs: Inputs) -> None:
     """Of the other direction, in files of the same names and sizes."""
     for path in sorted((inputs.data / "b/motion_vectors").iterdir())[1:]:
         np.save(path, -np.load(path))
-
-
-def save_npy(kind: str, frame: int, array: np.ndarray) -> Callable[[Inputs], None]:
-    return lambda inputs: np.save(inputs.file(kind, frame), array)
-
-
-def expect_refusal(code: int, err: str, message: str) -> None:
-    assert code == 2, err
-    assert message in err
-    assert "Traceback" not in err
-    assert sum("error: " in line for line in err.splitlines()) == 1
 
 
 def plain_flags(root: Path, tiny_wan: Path) -> list[object]:
@@ -192,6 +174,5 @@ def finished_run(root: Path, tiny_wan: Path) -> Inputs:
     plain_flags(root, tiny_wan)
     shutil.copytree(tiny_wan, root / "model")
     inputs = Inputs(root)
-    done = train(*inputs.argv(output_path=inputs.runs))
-    assert done.code == 0, done.err
+    must_train(*inputs.argv(output_path=inputs.runs))
     return inputs

@@ -15,10 +15,11 @@ from motion_depth.files.atomic import finite
 from motion_depth.readouts.metrics import finish, prediction_sums
 from motion_depth.readouts.targets import Targets
 from motion_depth.training import validation
-from motion_depth.training.validation import is_better, score_of
-from tests.support.inprocess import train
+from motion_depth.training.validation import Validation, is_better, score_of
+from tests.support.inprocess import must_train
 from tests.support.quantities import motion_and_depth
-from tests.support.runs import SMALL, rows
+from tests.support.run_inputs import validated_flags
+from tests.support.runs import rows
 from tools.evaluate import parse_args, write_results
 
 HIGHER_IS_BETTER = {"delta1", "background_iou"}
@@ -142,33 +143,23 @@ def test_a_report_without_any_number_is_drawn(tmp_path):
     assert (tmp_path / "report.html").read_text().count("not finite") > 10
 
 
-def test_a_run_never_keeps_it_as_the_best(data_flags, demo_scenes, demo_csv, tmp_path, monkeypatch):
+def test_a_run_never_keeps_it_as_the_best(tiny_wan, tmp_path, monkeypatch):
     """Depth is NaN before the first iteration and after the last one."""
-    header, *scenes = demo_csv.read_text().splitlines()
-    for name, chosen in (("train", scenes[:2]), ("val", scenes[2:])):
-        (tmp_path / f"{name}.csv").write_text("\n".join([header, *chosen]) + "\n")
-    rounds = iter([math.nan, 0.0, math.nan])
-    whole, read = validation.Validation.run, validation.read_clip
+    rounds, score, read = iter([math.nan, 0.0, math.nan]), Validation.score, validation.read_clip
 
-    def run(self, *arguments: object) -> dict[str, float]:
+    def spoilt(self, step: int) -> dict[str, float]:
         added = next(rounds)
 
-        def spoilt(*given: object) -> Iterator[tuple[float, dict[str, torch.Tensor], Targets]]:
+        def read_clip(*given: object) -> Iterator[tuple[float, dict[str, torch.Tensor], Targets]]:
             for sigma, found, targets in read(*given):
                 yield sigma, found | {"log_depth": found["log_depth"] + added}, targets
 
-        monkeypatch.setattr(validation, "read_clip", spoilt)
-        return whole(self, *arguments)
+        monkeypatch.setattr(validation, "read_clip", read_clip)
+        return score(self, step)
 
-    monkeypatch.setattr(validation.Validation, "run", run)
-    flags = dict(zip(data_flags[::2], data_flags[1::2], strict=True)) | {
-        "--dataset_metadata_path": tmp_path / "train.csv"
-    }
-    done = train(
-        *("--stage", 1, *SMALL, *(word for pair in flags.items() for word in pair), "--output_path", tmp_path / "out"),
-        *("--val_metadata_path", tmp_path / "val.csv", "--val_steps", 2, "--max_steps", 4, "--save_steps", 2),
-    )
-    assert done.code == 0, done.err
+    monkeypatch.setattr(Validation, "score", spoilt)
+    flags = (*validated_flags(tmp_path, tiny_wan), "--max_steps", 4, "--save_steps", 2)
+    done = must_train(*flags, "--output_path", tmp_path / "out")
     assert done.err.count("val/score is not finite: the model predicts inf or NaN; best/ stays as it is") == 2
     for line in (tmp_path / "out/log.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from motion_depth.processes.exits import NOT_FINITE, REFUSED
-from tests.support.inprocess import at_iteration, nan, snapshot, train
+from motion_depth.processes.exits import NOT_FINITE
+from tests.support.inprocess import at_iteration, must_train, nan, refused, snapshot, train
 from tests.support.run_inputs import later_is_better, validated_flags
 from tests.support.runs import step_of
 
@@ -26,7 +26,7 @@ def finished(flags, tmp_path_factory) -> tuple[list, Path]:
     """Three iterations, a step folder at two."""
     given = [*flags, "--save_steps", 2, "--max_steps", 3]
     output = tmp_path_factory.mktemp("output") / "finished"
-    assert train(*given, "--output_path", output).code == 0
+    must_train(*given, "--output_path", output)
     return given, output
 
 
@@ -34,8 +34,7 @@ def finished(flags, tmp_path_factory) -> tuple[list, Path]:
 def test_a_finished_run_that_is_started_again_writes_nothing(finished, changes):
     given, output = finished
     before = snapshot(output)
-    done = train(*given, "--output_path", output, "--resume", "auto", *changes)
-    assert done.code == 0, done.err
+    done = must_train(*given, "--output_path", output, "--resume", "auto", *changes)
     assert f"finished before: {output / 'final'} is the model of all 3 iterations; nothing was written" in done.out
     assert snapshot(output) == before
 
@@ -43,34 +42,29 @@ def test_a_finished_run_that_is_started_again_writes_nothing(finished, changes):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_fewer_iterations_than_there_are_do_not_replace_what_is_there(finished, steps):
     given, output = finished
-    before = snapshot(output)
-    done = train(*given, "--output_path", output, "--resume", "auto", "--max_steps", steps)
-    assert done.code == REFUSED
-    assert f"--max_steps {steps}: {output / 'final'} has 3 iterations behind it already; ask for 3 or more" in done.err
-    assert snapshot(output) == before
+    said = refused(*given, "--output_path", output, "--resume", "auto", "--max_steps", steps, unchanged=output)
+    assert f"--max_steps {steps}: {output / 'final'} has 3 iterations behind it already; ask for 3 or more" in said
 
 
 def test_what_a_stopped_run_has_is_not_labelled_anew(finished, tmp_path):
     given, output = finished
     shutil.copytree(output / "step-2", tmp_path / "out/step-2")
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 1)
-    assert done.code == REFUSED
-    assert "step-2 has 2 iterations behind it already" in done.err
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 2)
-    assert done.code == 0, done.err
+    assert "step-2 has 2 iterations behind it already" in refused(
+        *given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 1
+    )
+    must_train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 2)
     assert step_of(tmp_path / "out/final") == 2
-    done = train(*given, "--output_path", tmp_path / "out", "--resume", "auto")
-    assert done.code == 0, done.err
+    must_train(*given, "--output_path", tmp_path / "out", "--resume", "auto")
     assert step_of(tmp_path / "out/final") == 3
 
 
 def test_a_finished_run_without_step_folders(finished, tmp_path):
     given, output = finished
     shutil.copytree(output / "final", tmp_path / "out/final")
-    assert train(*given, "--output_path", tmp_path / "out", "--resume", "auto").code == 0
-    more = train(*given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 4)
-    assert more.code == REFUSED
-    assert "holds a finished run, final/, and no step folder to go on from" in more.err
+    must_train(*given, "--output_path", tmp_path / "out", "--resume", "auto")
+    assert "holds a finished run, final/, and no step folder to go on from" in refused(
+        *given, "--output_path", tmp_path / "out", "--resume", "auto", "--max_steps", 4
+    )
 
 
 def test_a_run_that_has_learned_nothing_ends_with_3_and_without_final(flags, tmp_path, monkeypatch):
@@ -90,9 +84,8 @@ def test_a_run_that_has_learned_something_ends_well_and_says_what_it_skipped(fla
     """Also if all updates of its last start were skipped."""
     given = [*flags, "--output_path", tmp_path / "out", "--save_steps", 1, "--max_bad_steps", 0, "--resume", "auto"]
     if split:
-        assert train(*given, "--max_steps", 1).code == 0
+        must_train(*given, "--max_steps", 1)
     at_iteration(monkeypatch, 1 if split else 2, nan, onwards=True)
-    done = train(*given, "--max_steps", 3)
-    assert done.code == 0, done.err
+    done = must_train(*given, "--max_steps", 3)
     assert "done: 3 iterations, 2 updates skipped; heads in " in done.out
     assert step_of(tmp_path / "out/final") == 3
