@@ -6,6 +6,7 @@ from motion_depth.settings import HARMLESS, PLACES, RANGES, Settings, flags
 from motion_depth.training.checks import check_settings
 from tests.support.settings import make_settings
 
+NO_HEADS = {"motion_loss_weight": 0.0, "depth_loss_weight": 0.0}
 # What has few values, which are checked one by one.
 CHECKED_ELSEWHERE = {"stage", "motion_balance", "motion_frame_offset"}
 
@@ -39,6 +40,10 @@ def test_beyond_its_range_a_number_is_named(name):
         ({"cache_only": True}, "--cache_only needs --cache_path"),
         ({"loss_frames": 50}, "--loss_frames 50: expected 0 (all) to 49"),
         ({"stage": 2}, "--heads_checkpoint: stage 2 starts from stage 1's heads"),
+        ({"tune": "full"}, "--tune full: stage 1 keeps the DiT frozen"),
+        ({"stage": 2, "flow_loss_weight": 0.0, **NO_HEADS}, "--flow_loss_weight: all are 0, nothing trains"),
+        ({"stage": 2, "tune": "full", "head_size": "small", **NO_HEADS}, "--head_size small: there are no heads"),
+        ({"stage": 2, "loss_frames": 3, **NO_HEADS}, "--loss_frames 3: there are no heads"),
         ({"noise_mixture": "1,2"}, "--noise_mixture 1,2: expected three numbers"),
     ],
 )
@@ -46,6 +51,19 @@ def test_settings_that_do_not_go_together_are_named(changes, expected):
     with pytest.raises(ValueError) as refused:
         check_settings(make_settings(**changes))
     assert expected in str(refused.value)
+
+
+def test_stage_2_needs_no_heads_where_all_of_the_dit_trains_or_there_are_none():
+    check_settings(make_settings(stage=2, tune="full"))
+    check_settings(make_settings(stage=2, tune="full", **NO_HEADS))
+    check_settings(make_settings(stage=2, **NO_HEADS))
+
+
+def test_a_run_of_a_version_without_a_setting_had_its_default():
+    before = make_settings(stage=2).plain()
+    del before["tune"], before["ema_decay"]
+    assert make_settings(stage=2).differences(before, True) == []
+    assert make_settings(stage=2, tune="full").differences(before, True) == ["--tune was None, is full"]
 
 
 def test_settings_come_back_by_name():

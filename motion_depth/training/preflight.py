@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from motion_depth.latents import LatentLayout
 from motion_depth.model.backbone import Backbone
 from motion_depth.model.lora import lora_state_dict
 from motion_depth.model.motion_depth import MotionDepthModel
+from motion_depth.model.tuning import SAVED
 from motion_depth.processes.devices import count_gpus
 from motion_depth.processes.ranks import local_world_size
 from motion_depth.readouts import READOUTS
@@ -161,8 +162,6 @@ def check_output(output_path: Path) -> None:
 def check_shared_memory(settings: Settings, layout: LatentLayout, folder: Path = SHARED_MEMORY) -> None:
     """Whether what all loader processes of this machine keep ready fits into shared memory; nothing where it is none.
 
-    Args:
-
     Raises:
         ValueError: it does not, and one of them would be killed by a bus error.
     """
@@ -208,7 +207,7 @@ def check_resources(
     """Disk for the checkpoints that are to come, and GPU memory; before hours are spent on a cache.
 
     Args:
-        sharded: whether each process keeps only its share of the DiT.
+        sharded: whether each process keeps only its share of what can be shared.
 
     Raises:
         ValueError: there is not enough of one.
@@ -216,14 +215,11 @@ def check_resources(
     needed = None
     if accelerator.is_main_process:
         model = planned_model(settings, backbone, plan)
-        heads = dict(model.heads.named_parameters()) if model.heads else {}
-        trained = _numbers(heads) + _numbers(
-            dict(model.dit.named_parameters()) if settings.full else lora_state_dict(model.dit)
-        )
+        files, state = checkpoint_bytes(settings, model)
         if not settings.data.cache_only:
             every = settings.output.save_steps
             saves = start.total // every - start.step // every if every else 1
-            check_space(settings.output.output_path, trained, saves, settings.output.keep_last)
+            check_space(settings.output.output_path, files, state, saves, settings.output.keep_last)
         if accelerator.device.type == "cuda":
             needed = needed_memory(settings, model, backbone, accelerator.num_processes if sharded else 1)
     if accelerator.device.type == "cuda":
@@ -232,19 +228,29 @@ def check_resources(
         accelerator.print(check_memory(free, needed))
 
 
-def check_space(output_path: Path, trained: int, saves: int, keep_last: int) -> None:
+def checkpoint_bytes(settings: Settings, model: MotionDepthModel) -> tuple[int, int]:
+    """Of the model's files, and of what a step folder has besides: moments, and weights if those files are not they."""
+    heads = _numbers(model.heads.parameters()) if model.heads else 0
+    if settings.full:
+        files = SAVED.itemsize * _numbers(model.dit.parameters()) + FLOAT32 * heads
+    else:
+        files = FLOAT32 * (heads + _numbers(lora_state_dict(model.dit).values()))
+    averaged = settings.optim.ema_decay > 0
+    trained = _numbers(each for each in model.parameters() if each.requires_grad)
+    return files, FLOAT32 * trained * (ADAMW + (settings.full or averaged) + averaged)
+
+
+def check_space(output_path: Path, files: int, state: int, saves: int, keep_last: int) -> None:
     """Raises ValueError if the checkpoints that are still to come do not fit on the disk.
 
     Args:
-        trained: numbers that are trained. saves: step folders to come. keep_last: how many of them stay; 0: all.
+        files, state: see `checkpoint_bytes`. saves: step folders to come. keep_last: how many of them stay; 0: all.
     """
-    weights = trained * FLOAT32
-    step = weights * (1 + ADAMW)
     kept = min(saves, keep_last + 1) if keep_last else saves  # the old one goes after the new one stands
     place = output_path.absolute()
     while not place.is_dir():
         place = place.parent
-    require_space(place, kept * step + 2 * weights, f"{kept} step folders, best/ and final/")
+    require_space(place, kept * (files + state) + 2 * files, f"{kept} step folders, best/ and final/")
 
 
 def needed_memory(settings: Settings, model: MotionDepthModel, backbone: Backbone, shares: int) -> int:
@@ -255,30 +261,31 @@ def needed_memory(settings: Settings, model: MotionDepthModel, backbone: Backbon
 
     Args:
         model: see `planned_model`; of no use afterwards.
-        shares: processes that share the DiT's blocks.
+        shares: processes that share the DiT's blocks, or with --tune full all that is trained.
     """
     size = settings.optim.dtype.itemsize
     vae, text_encoder = (size * backbone.count_numbers(part) for part in ("vae", "text_encoder"))
     if settings.data.cache_only:
         return vae
-    blocks = {name: each for name, each in model.dit.blocks.named_parameters() if not each.requires_grad}
-    elsewhere = size * _numbers(blocks) * (shares - 1) // shares
-    clip, optim = settings.clip, settings.optim
+    clip, optim, parameters = settings.clip, settings.optim, list(model.parameters())
+    shared = size * _numbers(each for each in model.dit.blocks.parameters() if not each.requires_grad)
+    trained = _numbers(each for each in parameters if each.requires_grad)
+    average = FLOAT32 * trained if optim.ema_decay else 0
+    if settings.full:  # weights, gradients and moments
+        shared += FLOAT32 * (2 + ADAMW) * trained + average
     if optim.compile:
-        parameters = list(model.parameters())
-        step = sum(each.nbytes for each in parameters)
-        step += FLOAT32 * (1 + ADAMW) * sum(each.numel() for each in parameters if each.requires_grad)
+        step = sum(each.nbytes for each in parameters) + FLOAT32 * (1 + ADAMW) * trained
     else:
         decoded = settings.loss.loss_frames or clip.num_frames
         step = count_step(
             model, optim.batch_size, clip.num_frames, clip.height, clip.width, decoded, settings.with_flow
         )
-    step -= elsewhere
+    step += average - shared * (shares - 1) // shares
     return step if settings.data.cache_path else max(step + vae, text_encoder)
 
 
-def _numbers(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values())
+def _numbers(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def check_memory(free: int, needed: int) -> str:
@@ -288,6 +295,6 @@ def check_memory(free: int, needed: int) -> str:
         raise ValueError(
             f"{line}; free the GPU, or lower --batch_size, --num_frames, --height, --width, --loss_frames or "
             "--lora_rank, or use --gradient_checkpointing every, --cache_path (the VAE then leaves the GPU) or "
-            "--head_size small"
+            "--head_size small; with --tune full let several GPUs share the weights (configs/fsdp.yaml)"
         )
     return line

@@ -79,3 +79,18 @@ def test_stage2_starts_from_stage1s_heads(stage):
 def test_stage2_takes_another_checkpoint(stage, flag):
     command = command_of(stage(2, *flag, STAGE1_PATH="missing"))
     assert sum(word.startswith("--heads_checkpoint") for word in command) == 1
+
+
+def test_without_heads_or_from_nothing_stage_2_needs_no_stage_1(stage):
+    off = {"MOTION_LOSS_WEIGHT": "0", "DEPTH_LOSS_WEIGHT": "0.0", "STAGE1_PATH": "missing"}
+    for done in (
+        stage(2, TUNE="full", EMA_DECAY="0.9", **off),
+        stage(2, "--tune", "full", "--motion_loss_weight", "0", "--depth_loss_weight=0", STAGE1_PATH="missing"),
+        stage(2, TUNE="full", STAGE1_PATH=""),
+    ):
+        flags = launcher_and_flags(command_of(done))[1]
+        assert flags["tune"] == "full"
+        assert "heads_checkpoint" not in flags
+    refused = stage(2, TUNE="full", STAGE1_PATH="missing")
+    assert refused.returncode == 2
+    assert "there is no missing/final" in refused.stderr
