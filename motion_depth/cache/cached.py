@@ -29,23 +29,20 @@ from torch.utils.data import Dataset
 from motion_depth.cache.entries import Entry
 from motion_depth.cache.packing import unpack_maps
 from motion_depth.clips.batch import Sample, pack_targets
-from motion_depth.clips.dataset import (
-    LoadError,
-    LoadImageSequenceWithMotionWrapper,
-    MotionDepthDataset,
-)
+from motion_depth.clips.dataset import LoadError, LoadImageSequenceWithMotionWrapper, MotionDepthDataset
 from motion_depth.data.scene import RGB, Scene
 from motion_depth.files.digests import SceneFiles, code_digests, scene_file_name, text_digest, versions
 from motion_depth.progress import ProgressBar
 from motion_depth.readouts import READOUTS
 from motion_depth.readouts.targets import Targets
 
-FORMAT = 3  # of the entries; another number makes every entry anew
+FORMAT = 4  # of the entries; another number makes every entry anew
 SCAN_THREADS = 16  # headers are small, and on network storage each is waited for
 # What turns files into frames and targets, and frames and prompts into latents and contexts; () is all of a file.
 CLIP_CODE = {
     "clips/batch.py": ("pack_targets",),
     "clips/clip.py": (),
+    "clips/overlapping.py": (),
     "data/arrays.py": (),
     "data/clip_frame.py": (),
     "data/scene.py": (),
@@ -57,6 +54,9 @@ CLIP_CODE = {
     "data/windows.py": (),
     "readouts/targets.py": (),
     "tiny/vae.py": (),
+    "tiny/block_code.py": (),
+    "tiny/networks.py": (),
+    "model/backbone.py": ("Encoder",),
     "model/wan.py": ("WanEncoder",),
 }
 PROMPT_CODE = {"model/wan.py": ("WanEncoder",)}

@@ -121,7 +121,7 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
 
     def pictures(self, scene: str, window: int = 0) -> Tensor:
         """The `frames` of a clip, for which no other file is read."""
-        return torch.from_numpy(np.stack([_pixels(frame) for frame in self.clip_frames(scene, window)]))
+        return torch.from_numpy(np.stack([read_pixels(frame) for frame in self.clip_frames(scene, window)]))
 
     def clip_frames(self, scene: str, window: int) -> list[ClipFrame]:
         """The frames of a clip, as targets are made of them; nothing is read."""
@@ -174,14 +174,14 @@ class LoadImageSequenceWithMotionWrapper(DataProcessingOperator):
 
 def _load_frame(clip: MotionDepthClip, t: int, frame: ClipFrame) -> None:
     """Fill in frame t of the clip."""
-    np.copyto(clip.frames[t].numpy(), _pixels(frame))
+    np.copyto(clip.frames[t].numpy(), read_pixels(frame))
     for name, readout in READOUTS.items():
         for whole, part in zip(clip.targets[name], readout.target(frame), strict=True):
             whole[t] = part
 
 
-def _pixels(frame: ClipFrame) -> np.ndarray:
-    """(H, W, 3) uint8; it may be read-only."""
+def read_pixels(frame: ClipFrame) -> np.ndarray:
+    """A frame's picture in the clip's size, uint8 (H, W, 3); it may be read-only."""
     pixels = frame.scene.rgb(frame.number)
     if frame.crop.source == frame.crop.target:
         return pixels

@@ -97,6 +97,14 @@ class Encoder(Protocol):
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (b, t, h, w, 3) to latents (b, c, f, h/stride, w/stride) and those of the first frame alone (f = 1)."""
 
+    def windows(self, frames: Tensor, starts: Sequence[int], length: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `frames` gives of each clip of `length` of these frames uint8 (n, h, w, 3), b = 1, one after the other.
+
+        Override it where clips that overlap can share work.
+        """
+        for start in starts:
+            yield self.frames(frames[None, start : start + length])
+
     def prompt(self, prompt: str) -> Tensor:
         """One prompt to its context (l, c), trimmed to its own tokens."""
 

@@ -5,7 +5,7 @@ Axes: b clip, c channel, f latent frame, t video frame (4 (f - 1) + 1), h w the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from motion_depth.latents import WAN22
-from motion_depth.model.backbone import Backbone, Dit, DitFeatures, new_tensors_in
+from motion_depth.model.backbone import Backbone, Dit, DitFeatures, Encoder, new_tensors_in
 from motion_depth.model.rope import Float32Attention, rotation_table
 from motion_depth.model.text_attention import ShortTextAttention, shorten
 from motion_depth.model.weights import WanFiles, check_weights, quiet, read_shapes, recognised_by_shapes
@@ -97,7 +97,7 @@ class WanDit(WanModel, Dit):
         return weights[(timesteps - sigma[:, None] * 1000).abs().argmin(dim=1)]
 
 
-class WanEncoder:
+class WanEncoder(Encoder):
     """VAE and text encoder of a pipeline, which has one or both: as the pipeline's own units encode.
 
     A prompt is encoded once and kept. Results are on the pipeline's device.
@@ -112,9 +112,7 @@ class WanEncoder:
     @torch.no_grad()
     def frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (b, t, h, w, 3) to latents (b, 48, f, h/16, w/16) and first-frame latents (b, 48, 1, h/16, w/16)."""
-        pipe = self.pipe
-        frames = frames.to(pipe.device, non_blocking=True).to(pipe.torch_dtype)
-        video = rearrange(frames, "b t h w c -> b c t h w") * (2 / 255) - 1
+        pipe, video = self.pipe, self._video(frames)
         with quiet():
             # The library's `encode` does this to each clip, by way of the CPU, for which a GPU's host waits.
             latents, first = (
@@ -122,6 +120,22 @@ class WanEncoder:
                 for clips in (video, video[:, :, :1])
             )
         return latents.to(pipe.torch_dtype), first.to(pipe.torch_dtype)
+
+    @torch.no_grad()
+    def windows(self, frames: Tensor, starts: Sequence[int], length: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Encoder.windows`. A VAE whose latents see their own frames alone (tiny/) looks at each frame once."""
+        shared = getattr(self.pipe.vae.model, "encode_windows", None)
+        if shared is None or len(starts) * length < 2 * len(frames):
+            yield from super().windows(frames, starts, length)
+            return
+        first, rest = (part.to(self.pipe.torch_dtype) for part in shared(self._video(frames[None])))
+        for start in starts:
+            of_first = first[None, :, start : start + 1]
+            yield torch.cat([of_first, rest[None, :, start : start + length - 1 : 4]], dim=2), of_first
+
+    def _video(self, frames: Tensor) -> Tensor:
+        frames = frames.to(self.pipe.device, non_blocking=True).to(self.pipe.torch_dtype)
+        return rearrange(frames, "b t h w c -> b c t h w") * (2 / 255) - 1
 
     @torch.no_grad()
     def prompt(self, prompt: str) -> Tensor:

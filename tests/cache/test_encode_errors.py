@@ -9,10 +9,9 @@ import torch
 
 from motion_depth.cache import encode as encoding
 from motion_depth.cache.encode import encode_missing
-from motion_depth.cache.packing import pack_maps
 from motion_depth.clips.batch import pack_targets
 from tests.cache.test_encode import ALL
-from tests.support.cache_setup import CLIPS, FakeEncoder, touch
+from tests.support.cache_setup import CLIPS, FakeEncoder, pack_alone, touch
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -35,7 +34,11 @@ def test_too_small_a_disk_is_said_with_the_first_clip(setup, monkeypatch):
     cache = setup.job()
     missing, processes = cache.missing([0]), 1000
     (clip,) = [cache.operator(clip) for clip in missing.clips]
-    tensors = [*FakeEncoder().frames(clip.frames[None]), *pack_maps(pack_targets(clip)).values(), torch.zeros(3).long()]
+    tensors = [
+        *FakeEncoder().frames(clip.frames[None]),
+        *pack_alone(pack_targets(clip)).values(),
+        torch.zeros(3).long(),
+    ]
     needed = processes * sum(tensor.nbytes for tensor in tensors)
     assert needed > 1_000_000
     with pytest.raises(ValueError, match=rf"found 0\.001 GB free .* expected about {needed / 1e9:.3f} GB; make room"):
@@ -63,7 +66,7 @@ def test_a_file_in_the_place_of_the_cache_is_said(setup):
 def test_a_scene_that_changes_while_it_is_encoded_is_an_error(setup, monkeypatch):
     """After the start, or while a clip of it is read."""
     cache, path = setup.job(), setup.data / "ball/rgb/step_0005.png"
-    said = rf"scene ball, window [13]: {path}: changed since the start"
+    said = rf"scene ball, windows 1 to 3: {path}: changed since the start"
     missing = cache.missing(ALL)
     cache.files("ball")
     touch(path)
@@ -79,7 +82,7 @@ def test_a_scene_that_changes_while_it_is_encoded_is_an_error(setup, monkeypatch
 def test_a_clip_that_cannot_be_read_is_an_error(setup):
     path = setup.data / "ramp/rgb/step_0005.png"
     path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=rf"scene ramp, window [13]: {path}: not readable"):
+    with pytest.raises(ValueError, match=rf"scene ramp, windows 1 to 3: {path}: not readable"):
         setup.encode(workers=1)
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from motion_depth.cache.packing import pack_maps, unpack_maps
+from motion_depth.cache.packing import Packer, assemble, unpack_maps
 from motion_depth.clips.batch import pack_targets
+from motion_depth.clips.overlapping import read_overlapping
 from motion_depth.readouts.targets import Targets
-from tests.support.cache_setup import same_targets
+from tests.support.cache_setup import pack_alone, same_targets
 from tests.support.quantities import motion_and_depth
 from tests.support.scene_files import make_operator, plain_scene
 
@@ -26,7 +27,7 @@ def test_packed_targets_come_back_bit_for_bit():
     bits[2:4] = bits[1]  # nothing moves
     maps = torch.from_numpy(bits.view(np.float16))
     masks = torch.from_numpy(random.random((2, t, h, w)) < 0.3)
-    packed = pack_maps(motion_and_depth(maps[:, :2], masks[0], maps[:, 2], masks[1]))
+    packed = pack_alone(motion_and_depth(maps[:, :2], masks[0], maps[:, 2], masks[1]))
     found = unpack_maps(packed, (t, h, w))
     assert (found["motion"].map.numpy().view(np.uint16) == bits[:, :2]).all()
     assert (found["depth"].map.numpy().view(np.uint16) == bits[:, 2]).all()
@@ -37,7 +38,7 @@ def test_packed_targets_come_back_bit_for_bit():
 def test_a_clips_packed_targets_are_small(tmp_path):
     plain_scene(tmp_path / "ball", size=(32, 64))
     targets = pack_targets(make_operator(tmp_path, 32, 64)("ball"))
-    packed = pack_maps(targets)
+    packed = pack_alone(targets)
     assert same_targets(unpack_maps(packed, (5, 32, 64)), targets)
     unpacked = sum(tensor.nbytes for tensor in targets.tensors())
     assert sum(each.nbytes for each in packed.values()) < unpacked / 4
@@ -48,7 +49,7 @@ def test_a_clips_packed_targets_are_small(tmp_path):
 )
 @pytest.mark.parametrize("name", ["motion", "motion_valid", "depth", "depth_valid"])
 def test_damaged_packed_targets_are_an_error(name, damage):
-    packed = pack_maps(ones())
+    packed = pack_alone(ones())
     packed[name] = damage(packed[name])
     with pytest.raises(ValueError, match=r"packed targets: damaged \(Error -"):
         unpack_maps(packed, (5, 4, 4))
@@ -56,6 +57,19 @@ def test_damaged_packed_targets_are_an_error(name, damage):
 
 def test_targets_of_another_shape_or_type_are_an_error():
     with pytest.raises(ValueError, match=r"found maps of torch\.float32, expected torch\.float16"):
-        pack_maps(ones(torch.float32))
+        pack_alone(ones(torch.float32))
     with pytest.raises(ValueError, match="packed targets: found 320 bytes, expected 384"):
-        unpack_maps(pack_maps(ones()), (6, 4, 4))
+        unpack_maps(pack_alone(ones()), (6, 4, 4))
+
+
+def test_clips_share_the_pieces_of_frames_that_they_share(tmp_path):
+    plain_scene(tmp_path / "ball", size=(32, 64))
+    operator, packer = make_operator(tmp_path, 32, 64, frame_stride=1), Packer()
+    read = read_overlapping(operator, "ball", [0, 1, 2])
+    packed = [packer.add(clip) for clip in read.targets]
+    assert packed[0]["depth"][2:] == packed[1]["depth"][1:-1]
+    assert packed[0]["motion"][2:] != packed[1]["motion"][1:-1]  # beside a clip's first frame, which has none
+    assert packed[0]["motion"][3:] == packed[1]["motion"][2:-1]
+    for window, clip in enumerate(packed):
+        assembled, alone = assemble(clip, packer.pieces), pack_alone(pack_targets(operator(("ball", window))))
+        assert all(torch.equal(assembled[name], alone[name]) for name in alone)

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 import motion_depth
 from motion_depth.cache import cached as cache
-from motion_depth.cache.packing import pack_maps
-from motion_depth.clips.batch import pack_targets, reduce_item
+from motion_depth.cache.packing import Packer, assemble
+from motion_depth.clips.batch import reduce_item
+from motion_depth.clips.overlapping import read_overlapping
 from motion_depth.files import digests as identity
 from motion_depth.files.digests import SceneFiles, code_digests, file_digest, weights_digest
 from motion_depth.model.wan import Wan
@@ -232,9 +233,11 @@ def test_the_key_knows_all_code_that_makes_a_clip(filled, tiny_wan, monkeypatch)
     operator.stride("ball")
 
     def make() -> None:
-        clip = operator("ball")
-        pack_maps(pack_targets(clip))
-        encoder.frames(clip.frames[None])
+        read, packer = read_overlapping(operator, "ball", [0, 2]), Packer()
+        for targets in read.targets:
+            assemble(packer.add(targets), packer.pieces)
+        for windows in (read.starts, read.starts * 9):  # as many as share work
+            list(encoder.windows(read.frames, windows, operator.num_frames))
         reduce_item({"video": operator(("ball", 1)), "position": 0, "window": 1, "prompt": ""})
 
     elsewhere = {

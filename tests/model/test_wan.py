@@ -227,3 +227,23 @@ def test_encoded_frames_are_what_the_pipelines_units_encode(tiny_wan):
     assert torch.equal(latents, theirs)
     assert torch.equal(first, their_first)
     assert latents.shape == (1, 48, 3, 4, 6)
+
+
+def test_windows_are_encoded_as_each_alone_or_from_what_a_vae_shares_between_them(tiny_wan, monkeypatch):
+    encoder = WanEncoder(Wan.in_folder(tiny_wan).load_pipeline(("vae",), torch.float32, "cpu"))
+    frames = torch.randint(0, 256, (14, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(encoder.pipe.vae.model, "encode_windows", None, raising=False)
+    for start, (latents, first) in zip((0, 5), encoder.windows(frames, [0, 5], 9), strict=True):
+        alone = encoder.frames(frames[None, start : start + 9])
+        assert torch.equal(latents, alone[0])
+        assert torch.equal(first, alone[1])
+
+    def shared(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count = video.shape[2]
+        return tuple(torch.arange(n).reshape(1, n, 1, 1) + at for n, at in ((count, 0.0), (count - 4, 100.0)))
+
+    monkeypatch.setattr(encoder.pipe.vae.model, "encode_windows", shared)
+    for start, (latents, first) in zip((0, 1, 2, 5), encoder.windows(frames, [0, 1, 2, 5], 9), strict=True):
+        assert latents.flatten().tolist() == [start, 100 + start, 104 + start]
+        assert latents.shape == (1, 1, 3, 1, 1)
+        assert first.flatten().tolist() == [start]

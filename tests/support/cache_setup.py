@@ -12,7 +12,9 @@ from torch import Tensor
 
 from motion_depth.cache.cached import ClipCache, Missing
 from motion_depth.cache.encode import encode_missing
+from motion_depth.cache.packing import Packer, assemble
 from motion_depth.clips.dataset import MotionDepthDataset
+from motion_depth.model.backbone import Encoder
 from motion_depth.model.weights import WanFiles
 from motion_depth.readouts.targets import Targets
 from tests.support.scene_files import make_operator, plain_scene
@@ -21,7 +23,7 @@ ROWS = "video,prompt\nball,A ball.\nramp,A ramp.\n"
 CLIPS = 8  # two scenes of 12 frames; clips of 5 frames with stride 2 leave four windows in each
 
 
-class FakeEncoder:
+class FakeEncoder(Encoder):
     """Encodes without a model: every tensor is a function of what it is made of. Counts, and can be interrupted."""
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16, stop_after: int | None = None):
@@ -88,6 +90,12 @@ class CacheSetup:
 
     def files(self, pattern: str = "*.safetensors") -> list[Path]:
         return sorted(self.folder.rglob(pattern))
+
+
+def pack_alone(targets: Targets) -> dict[str, Tensor]:
+    """What an entry holds of the unbatched targets of a clip that shares nothing with others."""
+    packer, count = Packer(), len(next(targets.tensors()))
+    return assemble(packer.add([targets.each(lambda value, t=t: value[t]) for t in range(count)]), packer.pieces)
 
 
 def same_targets(one: Targets, other: Targets) -> bool:

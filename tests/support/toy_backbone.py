@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from motion_depth.files.digests import weights_digest
 from motion_depth.latents import LatentLayout
-from motion_depth.model.backbone import Backbone, Dit, DitFeatures
+from motion_depth.model.backbone import Backbone, Dit, DitFeatures, Encoder
 
 TOY = LatentLayout(stride=8, patch=2, frames_per_latent=2, channels=6, text_tokens=12)
 DIM, TEXT_DIM, BLOCKS, TIMESTEPS = 24, 5, 6, 1000
@@ -62,7 +62,7 @@ class ToyDit(Dit):
         return torch.ones_like(sigma)
 
 
-class ToyEncoder:
+class ToyEncoder(Encoder):
     """Means of blocks of pixels and frames, and the letters of a prompt."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device | str):
