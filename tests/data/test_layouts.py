@@ -11,7 +11,7 @@ import pytest
 from motion_depth.clips.dataset import create_motion_data_operator
 from motion_depth.data.layouts import LAYOUTS, find_scenes, open_scene
 from tests.support import npz_layout
-from tests.support.inprocess import train
+from tests.support.inprocess import must_train
 from tests.support.runs import rows
 from tests.support.scene_files import gliding, make_operator, same, write_scene
 from tests.support.tool_runs import run_evaluate
@@ -56,10 +56,9 @@ def test_metadata_check_training_and_evaluation_read_them(base, tmp_path, tiny_w
     for layout in ("npz", "isaac"):
         data = ["--dataset_base_path", base.parent / layout, "--dataset_metadata_path", listed]
         model = ["--model_base_path", tiny_wan, "--height", 64, "--width", 64, "--num_frames", 5]
-        done = train("--stage", 1, *data, *model, "--head_size", "small", "--max_steps", 2, "--save_steps", 2,
+        must_train("--stage", 1, *data, *model, "--head_size", "small", "--max_steps", 2, "--save_steps", 2,
                      "--mixed_precision", "no", "--dataset_num_workers", 0, "--gradient_accumulation_steps", 1,
                      "--cache_path", tmp_path / "cache" / layout, "--output_path", tmp_path / layout)  # fmt: skip
-        assert done.code == 0, done.err
         logs.append([{name: row[name] for name in row if "loss" in name} for row in rows(tmp_path / layout)])
     assert logs[0] == logs[1]
     assert len(logs[0][0]) > 2

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from motion_depth.model.sharding import REQUEST, take_request
-from tests.support.inprocess import train
+from tests.support.inprocess import must_train
 from tests.support.runs import ROOT, SMALL_STAGE_2, rows, weights
 
 UPDATES, CLIPS = 2, 2  # clips of each update
@@ -30,8 +30,7 @@ def flags(data_flags, stage1, tmp_path_factory) -> list:
 def accumulated(flags, tmp_path_factory) -> Path:
     """One process, one clip in each forward, two forwards for each update."""
     output = tmp_path_factory.mktemp("spread") / "accumulated"
-    done = train(*flags, "--output_path", output, "--max_steps", UPDATES * CLIPS)
-    assert done.code == 0, done.err
+    must_train(*flags, "--output_path", output, "--max_steps", UPDATES * CLIPS)
     return output
 
 
@@ -56,8 +55,7 @@ def test_a_batch_is_one_forward_that_equals_accumulation(flags, accumulated, sta
         lambda self, *args, **kw: sizes.append(len(args[0])) or forward(self, *args, **kw),
     )
     one = ["--batch_size", CLIPS, "--gradient_accumulation_steps", 1, "--max_steps", UPDATES]
-    done = train(*flags, *one, "--output_path", tmp_path / "out")
-    assert done.code == 0, done.err
+    must_train(*flags, *one, "--output_path", tmp_path / "out")
     assert sizes == [CLIPS] * UPDATES
     assert_same_training(tmp_path / "out", accumulated, stage1)
 

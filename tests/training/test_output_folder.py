@@ -13,11 +13,10 @@ import torch
 import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints import checkpoint
 from motion_depth.checkpoints.checkpoint import read_checkpoint
-from motion_depth.processes.exits import REFUSED
 from motion_depth.training.log import UNDONE_FILE
 from motion_depth.training.ownership import LOCK_FILE
 from motion_depth.training.resuming import RUN_FILE, find_start
-from tests.support.inprocess import at_iteration, snapshot, train
+from tests.support.inprocess import at_iteration, must_train, refused, snapshot, train
 from tests.support.run_inputs import later_is_better, validated_flags
 from tests.support.runs import rows, step_of, weights
 
@@ -84,13 +83,10 @@ def without_lock(found: dict) -> dict:
     ],
 )
 def test_a_run_killed_before_its_first_checkpoint_is_not_written_over_by_another(flags, output, changes, difference):
-    before = snapshot(output.parent)
-    done = train(*flags, "--output_path", output, *changes)
-    assert done.code == REFUSED
-    assert f"--output_path {output}: holds best, log.jsonl, validation of another run" in done.err
-    assert difference in done.err
-    assert "choose another folder, or move them away" in done.err
-    assert snapshot(output.parent) == before
+    said = refused(*flags, "--output_path", output, *changes, unchanged=output.parent)
+    assert f"--output_path {output}: holds best, log.jsonl, validation of another run" in said
+    assert difference in said
+    assert "choose another folder, or move them away" in said
 
 
 def start(flags: list, output: Path, *changes: object):
@@ -156,8 +152,7 @@ def test_a_stage_2_that_begins_anew_from_other_heads_is_another_run(flags, outpu
 def test_the_same_command_goes_on_before_a_first_checkpoint(flags, output, resume):
     """From step 0; what was logged is set aside, and the better model stays until there is one better still."""
     before, best = rows(output), weights(output / "best")
-    done = train(*flags, "--output_path", output, "--resume", resume, "--max_steps", 4)
-    assert done.code == 0, done.err
+    must_train(*flags, "--output_path", output, "--resume", resume, "--max_steps", 4)
     assert [row["step"] for row in rows(output)] == [0, 1, 2, 2, 3, 4, 4]
     assert [json.loads(line) for line in (output / UNDONE_FILE).read_text().splitlines()] == before
     assert step_of(output / "best") == 6
@@ -174,8 +169,7 @@ def test_a_run_that_goes_on_keeps_a_better_model_from_a_later_step(flags, tmp_pa
         in_another_process(*given).join()
     assert step_of(tmp_path / "out/best") == 6
     monkeypatch.setattr(training.Validation, "run", lambda *a: 0.5)
-    done = train(*given, "--resume", "auto")
-    assert done.code == 0, done.err
+    must_train(*given, "--resume", "auto")
     assert step_of(tmp_path / "out/best") == 6
     assert read_checkpoint(tmp_path / "out/final").config["training"]["best_score"] == 1 / 7
     undone = [json.loads(line)["step"] for line in (tmp_path / "out" / UNDONE_FILE).read_text().splitlines()]
@@ -206,11 +200,8 @@ def test_a_second_job_is_refused_and_takes_nothing_away_from_the_first(flags, tm
         (["--resume", "auto", "--save_steps", 2], f"another run (process {first.pid} on "),
         (["--resume", "auto", "--seed", 5], "--seed was 0, is 5"),
     ):
-        second = train(*given, *changes)
-        assert second.code == REFUSED
-        assert said in second.err
-    only_cache = train(*given, "--seed", 5, "--cache_only")
-    assert only_cache.code == 0, only_cache.err
+        assert said in refused(*given, *changes)
+    must_train(*given, "--seed", 5, "--cache_only")
     assert without_lock(snapshot(output)) == before
     go_on.set()
     first.join()
@@ -234,9 +225,7 @@ def test_a_second_job_on_a_folder_without_results_is_refused_with_who_holds_it(f
     monkeypatch.setattr(training, "build_model", build_model)
     first = in_another_process(*given)
     assert began.wait(300)
-    second = train(*given, "--seed", 5)
-    assert second.code == REFUSED
-    assert f"another run (process {first.pid} on {os.uname().nodename}, since " in second.err
+    assert f"another run (process {first.pid} on {os.uname().nodename}, since " in refused(*given, "--seed", 5)
     go_on.set()
     first.join()
     assert first.exitcode == 0

@@ -16,7 +16,7 @@ import train_wan22_ti2v_motion_depth as training
 from motion_depth.checkpoints.checkpoint import read_checkpoint
 from motion_depth.processes.exits import NOT_FINITE, REFUSED, STOPPED
 from motion_depth.training.resuming import RUN_FILE
-from tests.support.inprocess import Ended, at_iteration, nan, train, two_processes
+from tests.support.inprocess import Ended, at_iteration, must_train, nan, train, two_processes
 from tests.support.run_inputs import plain_flags
 from tests.support.runs import SCRIPT, weights
 
@@ -40,8 +40,7 @@ def stages(shared, tmp_path_factory) -> dict[int, tuple[list, Path]]:
     found = {}
     for stage, more in (1, ["--head_size", "small"]), (2, ["--lora_rank", 4, "--heads_checkpoint", root / "1/final"]):
         flags, output = ["--stage", stage, *shared, *more], root / str(stage)
-        done = train(*flags, "--output_path", output)
-        assert done.code == 0, done.err
+        must_train(*flags, "--output_path", output)
         found[stage] = flags, output
     return found
 
@@ -67,8 +66,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(stages, stage
     assert done.code == STOPPED, done.err
     assert "stopped by SIGUSR1 after iteration 4; step-4 is saved" in done.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["log.jsonl", "step-4", RUN_FILE]
-    done = train(*flags, "--output_path", tmp_path / "out", "--resume", "auto")
-    assert done.code == 0, done.err
+    must_train(*flags, "--output_path", tmp_path / "out", "--resume", "auto")
     assert same(tmp_path / "out/final", whole / "final")
     assert log(tmp_path / "out") == log(whole)
 
@@ -126,11 +124,11 @@ def test_an_update_with_nan_is_skipped_named_and_resumed_exactly(stages, tmp_pat
     flags, whole = stages[1]
     with monkeypatch.context() as patch:
         at_iteration(patch, 3, nan)
-        assert train(*flags, "--output_path", tmp_path / "one").code == 0
+        must_train(*flags, "--output_path", tmp_path / "one")
     with monkeypatch.context() as patch:
         at_iteration(patch, 3, lambda losses: os.kill(os.getpid(), signal.SIGTERM) or nan(losses))
         assert train(*flags, "--output_path", tmp_path / "two").code == STOPPED
-    assert train(*flags, "--output_path", tmp_path / "two", "--resume", "auto").code == 0
+    must_train(*flags, "--output_path", tmp_path / "two", "--resume", "auto")
     (event,) = [row for row in log(tmp_path / "one") if row.get("group") == "health"]
     assert event["step"] == 4
     assert event["skipped_updates"] == 1
@@ -211,9 +209,8 @@ def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(stages, 
 def test_secrets_reach_no_file(stages, tmp_path):
     """Keys of wandb and of the hub, from the environment, with a real (offline) wandb run."""
     output = tmp_path / "out"
-    done = train(*stages[1][0], "--output_path", output, "--max_steps", 2, "--save_steps", 1, "--use_wandb",
+    done = must_train(*stages[1][0], "--output_path", output, "--max_steps", 2, "--save_steps", 1, "--use_wandb",
                  WANDB_API_KEY=SECRET, HF_TOKEN=f"hf_{SECRET}", WANDB_SILENT="true")  # fmt: skip
-    assert done.code == 0, done.err
     files = [path for path in output.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not [str(path) for path in files if SECRET.encode() in path.read_bytes()]
