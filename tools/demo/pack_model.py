@@ -4,7 +4,7 @@
         --output pretrain/model
 
 card.json says what the weights were made of: the scenes, what the VAE and the DiT were trained on, how long, on what
-machine, and to which errors.
+machine, and to which errors; `fixed_clip` has the flow-matching error on one clip (fixed_clip.py), to know them by.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from motion_depth.model.tuning import load_dit
 from motion_depth.model.wan import Wan
 from motion_depth.tiny.model import DIT_FILE as MODEL_FILE
 from motion_depth.training.log import LOG_FILE
+from tools.demo.fixed_clip import errors_on_fixed_clip
 from tools.demo.scenes.write import SETTINGS_FILE as SCENES_FILE
 
 CARD = "card.json"
@@ -93,6 +94,8 @@ def pack(options: argparse.Namespace) -> None:
         shutil.copytree(options.model, new, dirs_exist_ok=True)
         (new / "tiny_wan.json").unlink(missing_ok=True)  # says what make_tiny_wan.py wrote, which this is no more
         shutil.copyfile(checkpoint.folder / DIT_FILE, new / MODEL_FILE)
+        pipe = Wan.in_folder(new).load_pipeline(("dit", "text_encoder", "vae"), torch.float32, "cpu")
+        card["fixed_clip"] = errors_on_fixed_clip(pipe)
         (new / CARD).write_text(json.dumps(card, indent=2) + "\n")
         for path in new.rglob("*"):
             if path.is_file():
