@@ -84,11 +84,11 @@ def claimed(output: Path, settings: Settings) -> Iterator[None]:
 def _require_same(path: Path, text: str, wanted: dict) -> None:
     other = "choose another --output"
     try:
-        known = {"store": "full"} | json.loads(text)  # which older folders do not say
-    except (json.JSONDecodeError, TypeError) as error:
+        known = json.loads(text)
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not readable as JSON ({error}); delete the folder or {other}") from None
+    known = {"store": "full"} | known if isinstance(known, dict) else {}  # older folders do not say how they store
     if known != wanted:
-        known = known if isinstance(known, dict) else {}
         differ = [name for name in sorted({*known, *wanted}) if known.get(name) != wanted.get(name)]
         changes = [f"--{name} {known.get(name)} (now {wanted.get(name)})" for name in differ if known]
         raise ValueError(
