@@ -8,6 +8,7 @@ byte-level one, the VAE is `vae.SmallVideoVAE`. `tools/demo/make_tiny_wan.py` wr
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -21,6 +22,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from motion_depth.files.atomic import expect_file
+from motion_depth.files.digests import file_digest
 from motion_depth.latents import WAN22
 from motion_depth.tiny.vae import SmallVideoVAE, TinyWanVideoVAE38, stored_tensors
 
@@ -164,6 +166,40 @@ def write_tiny_wan(
     return {name: model for name, (model, _) in parts.items()}
 
 
+def write_untrained(folder: Path, model: Path, seed: int) -> dict[str, nn.Module]:
+    """Copy a small model into `folder`, which exists, but for its DiT, which is drawn from `seed` as if never trained.
+
+    Returns {DIT_FILE: that DiT}.
+
+    Raises:
+        ValueError: `model` is no small model with a DiT, or a file of it is missing.
+    """
+    kwargs = [entry["extra_kwargs"] for entry in read_entries(model) if _class_name(entry) == "WanModel"]
+    if not kwargs:
+        raise ValueError(f"{model / CONFIG_FILE}: names no WanModel; expected a small model with its DiT")
+    for name in _copied(model):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model / name, folder / name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dit = WanModel(**kwargs[0]).to(torch.bfloat16)
+    save_model(dit, folder / DIT_FILE, kwargs[0])
+    return {DIT_FILE: dit}
+
+
+def model_digests(model: Path) -> dict[str, str]:
+    """By name the digests of the files that `write_untrained` copies. Raises ValueError if one is missing."""
+    return {name: file_digest(expect_file(model / name)) for name in _copied(model)}
+
+
+def _copied(model: Path) -> list[str]:
+    names = [CONFIG_FILE, TEXT_ENCODER_FILE, VAE_FILE]
+    names += [path.relative_to(model).as_posix() for path in sorted((model / TOKENIZER_FOLDER).glob("*"))]
+    if missing := [name for name in (*names, TOKENIZER_FOLDER) if not (model / name).exists()]:
+        raise ValueError(f"{model}: has no {missing[0]}; expected a model that tools/demo/make_tiny_wan.py wrote")
+    return names
+
+
 def register_model_configs(folder: Path | str) -> None:
     """Append the entries of `folder`'s CONFIG_FILE to the library's `MODEL_CONFIGS`: its loader then knows the files.
 
@@ -174,9 +210,16 @@ def register_model_configs(folder: Path | str) -> None:
     Raises:
         ValueError: the file is not readable or broken, or names a class outside `MODEL_NAMES`.
     """
+    for entry in read_entries(folder):
+        path = Path(folder) / CONFIG_FILE
+        _register(entry | {"model_class": class_path(MODEL_CLASSES[_class_name(entry)])}, path)
+
+
+def read_entries(folder: Path | str) -> list[dict]:
+    """The entries of `folder`'s CONFIG_FILE, checked; none without that file. Raises as `register_model_configs`."""
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
-        return
+        return []
     try:
         entries = json.loads(expect_file(path).read_text())
     except (OSError, ValueError) as error:
@@ -185,8 +228,7 @@ def register_model_configs(folder: Path | str) -> None:
         raise ValueError(f"{path}: expected a list of model entries, found {type(entries).__name__}")
     for number, entry in enumerate(entries):
         _check_entry(entry, f"{path}: entry {number}")
-    for entry in entries:
-        _register(entry | {"model_class": class_path(MODEL_CLASSES[_class_name(entry)])}, path)
+    return entries
 
 
 _registered: dict[str, dict] = {}  # by model_hash: what `register_model_configs` has added so far

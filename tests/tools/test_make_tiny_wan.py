@@ -92,6 +92,15 @@ def test_a_trained_vae_takes_the_fits_place(tmp_path, dataset, monkeypatch, caps
     assert "not a small VAE" in err
 
 
+def test_like_a_model_but_untrained(small_model, tmp_path, monkeypatch, capsys):
+    flags = ("--like", small_model[0], "--output", tmp_path / "like", "--seed", 1)
+    run_tool(monkeypatch, capsys, *flags)
+    assert "made from the same model" in run_tool(monkeypatch, capsys, *flags)[1]
+    assert "made otherwise (seed)" in run_tool(monkeypatch, capsys, *flags[:-1], 2)[2]
+    refused = f"error: --dim: --like {small_model[0]} has its own; give one of the two\n"
+    assert run_tool(monkeypatch, capsys, *flags, "--dim", 48)[::2] == (2, refused)
+
+
 def test_a_model_of_the_version_before_is_not_taken_for_this_one(small_model, tmp_path, monkeypatch, capsys):
     model, flags = small_model
     shutil.copytree(model, tmp_path / "tiny")
@@ -190,13 +199,12 @@ def test_only_what_it_wrote_itself_is_replaced(case, small_model, tmp_path, monk
 
 def test_what_comes_while_the_model_is_made_is_kept(small_model, tmp_path, monkeypatch, capsys):
     model, flags = small_model
-    folder = tmp_path / "tiny"
+    folder, write = tmp_path / "tiny", tiny.write_tiny_wan
     shutil.copytree(model, folder)
-    write = tiny.write_tiny_wan
 
-    def write_late(*arguments: object) -> object:
+    def write_late(*arguments: object, **others: object) -> object:
         change_file(folder, "notes.txt")
-        return write(*arguments)
+        return write(*arguments, **others)
 
     monkeypatch.setattr(tiny, "write_tiny_wan", write_late)
     code, _, err = run_tool(monkeypatch, capsys, *flags, "--output", folder, "--overwrite", "--seed", 1)

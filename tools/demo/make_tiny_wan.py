@@ -3,10 +3,11 @@
     python tools/demo/make_tiny_wan.py --dataset_base_path demo/scenes --output demo/tiny_wan
     python tools/demo/make_tiny_wan.py --dataset_base_path demo/scenes --output demo/tiny_wan --dim 192 --overwrite
     python tools/demo/make_tiny_wan.py --vae demo/vae/vae.safetensors --output demo/tiny_wan
+    python tools/demo/make_tiny_wan.py --like data/small_wan --output demo/random_wan    # what it was before training
 
 The DiT and the text encoder have random weights; the VAE is the linear code, fitted on frames of the scenes, or what
-tools/demo/train_vae.py trained. The same frames or VAE, sizes and seed give the same files: a model that already stands
-in --output is then left as it is.
+tools/demo/train_vae.py trained. --like copies a model and draws only its DiT anew. The same frames, VAE or model, sizes
+and seed give the same files: a model that already stands in --output is then left as it is.
 """
 
 import argparse
@@ -16,12 +17,15 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from motion_depth.files.atomic import expect_file, flush
@@ -38,20 +42,22 @@ MODEL_ENTRIES = {tiny.DIT_FILE, tiny.TEXT_ENCODER_FILE, tiny.VAE_FILE, tiny.CONF
 MAX_WINDOWS = 128  # four frames each: all that is read to fit the VAE
 CLIP_FRAMES = 9  # of the clips that the picture quality is measured on
 CLIPS = 8
+SIZES = {"dim": 128, "num_heads": 4, "num_layers": 10, "ffn_dim": None}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    vae = parser.add_mutually_exclusive_group(required=True)
-    vae.add_argument("--dataset_base_path", type=Path, help="folder with scenes to fit a VAE to; rgb/ at any depth")
-    vae.add_argument("--vae", type=Path, metavar="FILE", help="a trained VAE: the vae.safetensors of train_vae.py")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset_base_path", type=Path, help="folder with scenes to fit a VAE to; rgb/ at any depth")
+    source.add_argument("--vae", type=Path, metavar="FILE", help="a trained VAE: the vae.safetensors of train_vae.py")
+    source.add_argument("--like", type=Path, metavar="DIR", help="a small model, all of which is copied but its DiT")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder to write; MODEL_BASE_PATH of the stage scripts"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights and of the blocks that are fitted")
-    parser.add_argument("--dim", type=_positive, default=128, help="width of the DiT (the 5B: 3072)")
-    parser.add_argument("--num_heads", type=_positive, default=4, help="attention heads of the DiT (the 5B: 24)")
-    parser.add_argument("--num_layers", type=_positive, default=10, help="blocks of the DiT (the 5B: 30)")
+    parser.add_argument("--dim", type=_positive, help="width of the DiT; default: 128 (the 5B: 3072)")
+    parser.add_argument("--num_heads", type=_positive, help="attention heads of the DiT; default: 4 (the 5B: 24)")
+    parser.add_argument("--num_layers", type=_positive, help="blocks of the DiT; default: 10 (the 5B: 30)")
     parser.add_argument("--ffn_dim", type=_positive, help="width between a block's last layers; default: 4 --dim")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a tiny model made otherwise, if nothing in it was changed"
@@ -231,24 +237,37 @@ def fit(args: argparse.Namespace, scenes: dict[str, list[Path]]) -> SmallVideoVA
     return vae
 
 
-def make(args: argparse.Namespace) -> None:
-    dit_kwargs = tiny.dit_arguments(args.dim, args.num_heads, args.num_layers, ffn_dim=args.ffn_dim)
-    settings = {name: getattr(args, name) for name in ("seed", "dim", "num_heads", "num_layers")}
-    settings |= {"ffn_dim": dit_kwargs["ffn_dim"], "format": FORMAT}
+Write = Callable[[Path], dict[str, nn.Module]]  # writes a model into a folder; what of it was made, by file name
+
+
+def plan(args: argparse.Namespace) -> tuple[dict[str, object], Write]:
+    """What the model is made of, and how it is written. Raises ValueError for flags or files that do not do."""
+    sizes = {name: getattr(args, name) for name in SIZES}
+    if args.like:
+        if given := [name for name, size in sizes.items() if size is not None]:
+            raise ValueError(f"--{given[0]}: --like {args.like} has its own; give one of the two")
+        settings = {"like": tiny.model_digests(args.like), "seed": args.seed, "format": FORMAT}
+        return settings, partial(tiny.write_untrained, model=args.like, seed=args.seed)
+    sizes = {name: default if sizes[name] is None else sizes[name] for name, default in SIZES.items()}
+    kwargs = tiny.dit_arguments(**sizes)
+    settings = {"seed": args.seed, **sizes, "ffn_dim": kwargs["ffn_dim"], "format": FORMAT}
+    write = partial(tiny.write_tiny_wan, dit_kwargs=kwargs, seed=args.seed)
     if args.vae:
-        vae, settings["vae"] = load_vae(args.vae), file_digest(args.vae)
-    else:
-        scenes = find_scenes(args.dataset_base_path)
-        settings["frames"] = frames_digest(args.dataset_base_path, scenes)
+        return settings | {"vae": file_digest(args.vae)}, partial(write, vae=load_vae(args.vae))
+    scenes = find_scenes(args.dataset_base_path)
+    settings["frames"] = frames_digest(args.dataset_base_path, scenes)
+    return settings, lambda folder: write(folder, vae=fit(args, scenes))
+
+
+def make(args: argparse.Namespace) -> None:
+    settings, write = plan(args)
     output = args.output.resolve()
     if model_stands(output, settings, args.overwrite):
-        source = "VAE" if args.vae else "frames"
+        source = "VAE" if args.vae else "model" if args.like else "frames"
         print(f"{args.output} stands: a tiny model made from the same {source} with the same settings")
         return
-    if not args.vae:
-        vae = fit(args, scenes)
     with complete_folder(output) as new:
-        models = tiny.write_tiny_wan(new, vae, dit_kwargs, args.seed)
+        models = write(new)
         written = sorted(path for path in new.rglob("*") if path.is_file())
         settings[FILES] = {path.relative_to(new).as_posix(): file_digest(path) for path in written}
         (new / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
