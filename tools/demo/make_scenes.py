@@ -27,6 +27,7 @@ from motion_depth.progress import ProgressBar
 from tools.demo.scenes import CAMERAS, SCENES
 from tools.demo.scenes.write import STORES, Job, Settings, claimed, missing, require_space, write_scene
 
+WRITERS = 8
 SMALLEST = {"height": 16, "width": 16, "num_frames": 2, "variations": 1, "first_variation": 0, "seed": 0, "workers": 1}
 
 
@@ -43,13 +44,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="another seed gives other positions, speeds, sizes and colours")
     add("--camera", choices=CAMERAS, default="static", help="orbit: the camera walks an arc of 14 degrees")
     add("--store", choices=STORES, default="full", help="half: motion and depth in float16, a third of the disk")
-    add("--workers", type=int, default=available_cores(), help="processes (does not change the scenes)")
+    add("--workers", type=int, default=default_workers(), help="processes (does not change the scenes)")
     return parser.parse_args(arguments)
 
 
 def available_cores() -> int:
     """Cores that this process may use; not every system tells more than how many the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """More than there are cores, if these are few: a process that writes its files waits for the disk."""
+    return max(available_cores(), WRITERS)
 
 
 def scene_names(asked: list[str]) -> list[str]:
