@@ -18,7 +18,7 @@ from motion_depth.clips.overlapping import read_overlapping
 from motion_depth.files import digests as identity
 from motion_depth.files.digests import SceneFiles, code_digests, file_digest, weights_digest
 from motion_depth.model.wan import Wan
-from tests.support.cache_setup import CLIPS, CacheSetup, touch
+from tests.support.cache_setup import CLIPS, CacheSetup, alter, touch
 from tests.support.scene_files import make_operator
 
 PACKAGE = Path(motion_depth.__file__).parent
@@ -53,6 +53,15 @@ def test_what_has_not_changed_or_has_no_entry_is_not_read(filled, read):
     filled.empty()
     assert len(filled.missing().clips) == CLIPS
     assert len(read) == 36
+
+
+def test_a_forged_time_is_noticed(filled):
+    """Size and time of modification are put back, as a copy with `cp -p` would."""
+    path = filled.data / "ramp/distance_to_camera/0005.npy"
+    before = path.stat()
+    alter(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert "4 of 8 clips to encode (4 files changed)" in filled.missing().summary
 
 
 def test_copies_on_two_machines_share_the_entries_and_keep_what_each_knows(filled, tmp_path, read):
