@@ -55,10 +55,10 @@ def make_checkpoint(folder: Path, backbone: Wan) -> Path:
     return folder
 
 
-def make_tuned_checkpoint(folder: Path, dit: Dit) -> Path:
-    """A checkpoint of a run that has trained this DiT wholly, and no heads."""
+def make_tuned_checkpoint(folder: Path, dit: Dit, **settings: object) -> Path:
+    """A checkpoint of a run, with some settings, that has trained this DiT wholly, and no heads."""
     off = {"motion_loss_weight": 0, "depth_loss_weight": 0}
-    config = config_of(None, None, folder.parent, lora=None, tune="full", **off)
+    config = config_of(None, None, folder.parent, lora=None, tune="full", **off, **settings)
     write_checkpoint(folder, {DIT_FILE: {name: value.to(SAVED) for name, value in dit.state_dict().items()}}, config)
     return folder
 
